@@ -1,0 +1,206 @@
+package node
+
+import (
+	"math"
+	"strings"
+	"time"
+)
+
+// server reads the top level of a file.
+func (c *checker) server(v value, s *Settings) {
+	exclusive := func(read func(value)) func(value) {
+		return func(v value) {
+			if c.onlyListen(v) {
+				read(v)
+			}
+		}
+	}
+	c.block(v, schema{
+		fields: map[string]func(value){
+			"listen":                 c.hostPort(s),
+			"host":                   exclusive(c.str(&s.Host)),
+			"port":                   exclusive(c.port(&s.Port)),
+			"server_name":            c.serverName(&s.ServerName),
+			"max_payload":            func(v value) { c.maxPayload = v; size(c, &s.MaxPayload, 1, math.MaxInt32)(v) },
+			"max_pending":            size(c, &s.MaxPending, 1, math.MaxInt64),
+			"max_control_line":       size(c, &s.MaxControlLine, 1, math.MaxInt32),
+			"max_connections":        c.maxConnections(&s.MaxConnections),
+			"max_subscriptions":      number(c, &s.MaxSubscriptions, 0, math.MaxInt32),
+			"ping_interval":          c.duration(&s.PingInterval, time.Millisecond, true),
+			"ping_max":               number(c, &s.PingMax, 1, math.MaxInt32),
+			"write_deadline":         c.duration(&s.WriteDeadline, time.Millisecond, true),
+			"lame_duck_duration":     c.duration(&s.LameDuckDuration, 30*time.Second, false),
+			"lame_duck_grace_period": func(v value) { c.lameDuck = v; c.duration(&s.LameDuckGracePeriod, 0, false)(v) },
+			"accounts":               func(v value) { c.accounts(v, s) },
+			"authorization":          func(v value) { c.authorizationBlock(v, s) },
+			"no_auth_user":           func(v value) { c.noAuthUser = v; c.str(&s.NoAuthUser)(v) },
+			"system_account":         func(v value) { c.system = v; c.str(&s.SystemAccount)(v) },
+			"tls":                    func(v value) { c.tls(v, &s.TLS) },
+			"jetstream":              func(v value) { c.jetstream(v, &s.JetStream) },
+			"store_dir":              c.store(&s.JetStream.StoreDir),
+			"debug":                  c.flag(&s.Log.Debug),
+			"trace":                  c.flag(&s.Log.Trace),
+			"logtime":                c.flag(&s.Log.Time),
+			"logtime_utc":            c.flag(&s.Log.UTC),
+			"log_file":               c.str(&s.Log.File),
+			"pid_file":               c.str(&s.PidFile),
+			"appliance":              c.appliance,
+		},
+		aliases: map[string]string{
+			"net":      "host",
+			"max_conn": "max_connections",
+			"max_subs": "max_subscriptions",
+			"system":   "system_account",
+			"storedir": "store_dir",
+			"logfile":  "log_file",
+			"pidfile":  "pid_file",
+		},
+		unsupported: unsupportedServer,
+	})
+}
+
+// serverName reads a name that fits into subjects and INFO.
+func (c *checker) serverName(to *string) func(value) {
+	return func(v value) {
+		c.str(to)(v)
+		if strings.ContainsAny(*to, " \t\r\n.*>") {
+			c.fail(v, "want a name without spaces, dots and wildcards, got %s", v.show())
+		}
+	}
+}
+
+// maxConnections reads a bound of clients; as in nats-server, 0 lets none in.
+func (c *checker) maxConnections(to *int) func(value) {
+	return func(v value) {
+		number(c, to, unlimited, math.MaxInt32)(v)
+		if *to == 0 {
+			*to = unlimited
+		}
+	}
+}
+
+// store reads the folder of streams, which the top level and the jetstream block may both name.
+func (c *checker) store(to *string) func(value) {
+	return func(v value) {
+		if c.storeDir.path != "" {
+			c.fail(v, "given twice, also at %s", c.storeDir.pos)
+			return
+		}
+		c.storeDir = v
+		c.str(to)(v)
+		if v.raw == "" {
+			c.fail(v, "want the path of a folder")
+		}
+	}
+}
+
+// tls reads the encryption of client connections.
+func (c *checker) tls(v value, t *TLS) {
+	c.tlsAt = v
+	c.block(v, schema{
+		fields: map[string]func(value){
+			"cert_file": c.str(&t.CertFile),
+			"key_file":  c.str(&t.KeyFile),
+			"ca_file":   c.str(&t.CAFile),
+			"verify":    c.flag(&t.Verify),
+			"timeout":   c.duration(&t.Timeout, time.Millisecond, true),
+		},
+		unsupported: unsupportedTLS,
+	})
+	if t.CertFile == "" || t.KeyFile == "" {
+		c.fail(v, "needs both cert_file and key_file")
+	}
+}
+
+// jetstream reads the stream engine's switch or block.
+func (c *checker) jetstream(v value, js *JetStream) {
+	switch raw := v.raw.(type) {
+	case bool:
+		js.Enabled = raw
+		return
+	case string:
+		on, ok := enabled(raw)
+		if !ok {
+			c.want(v, `"enabled", "disabled" or a block { … }`)
+		}
+		js.Enabled = on
+		return
+	}
+	js.Enabled = true
+	c.block(v, schema{
+		fields: map[string]func(value){
+			"enabled":          c.flag(&js.Enabled),
+			"store_dir":        c.store(&js.StoreDir),
+			"max_memory_store": c.storage(&js.MaxMemory),
+			"max_file_store":   c.storage(&js.MaxStore),
+			"sync_interval":    c.syncInterval,
+			"domain":           c.str(&js.Domain),
+			"limits":           func(v value) { c.jetstreamLimits(v, js) },
+		},
+		aliases: map[string]string{
+			"enable":        "enabled",
+			"store":         "store_dir",
+			"storedir":      "store_dir",
+			"max_mem_store": "max_memory_store",
+			"max_mem":       "max_memory_store",
+			"max_file":      "max_file_store",
+			"sync":          "sync_interval",
+		},
+		unsupported: unsupportedJetStream,
+	})
+	if strings.ContainsAny(js.Domain, " \t.*>") {
+		c.fail(v, "want a domain without spaces, dots and wildcards, got %q", js.Domain)
+	}
+}
+
+// syncInterval accepts what is always so and refuses the weaker promise.
+func (c *checker) syncInterval(v value) {
+	if s, ok := v.raw.(string); ok && strings.EqualFold(s, "always") {
+		return
+	}
+	c.fail(v, "want \"always\", got %s: every acknowledged message is on disk before its acknowledgement, "+
+		"a later sync cannot be chosen", v.show())
+}
+
+func (c *checker) jetstreamLimits(v value, js *JetStream) {
+	c.block(v, schema{
+		fields: map[string]func(value){
+			"max_ack_pending":   number(c, &js.MaxAckPending, unlimited, math.MaxInt32),
+			"max_request_batch": number(c, &js.MaxRequestBatch, unlimited, math.MaxInt32),
+			"duplicate_window":  c.duration(&js.Duplicates, 0, false),
+		},
+		unsupported: unsupportedJetStreamLimits,
+	})
+}
+
+// appliance checks the block that the box reads and the server does not: names and kinds only.
+func (c *checker) appliance(v value) {
+	text := func(v value) { c.str(new(string))(v) }
+	list := func(v value) { c.strs(v) }
+	block := func(v value) {
+		switch v.raw.(type) {
+		case map[string]any, string, []any:
+		default:
+			c.want(v, "a block { … }")
+		}
+	}
+	c.block(v, schema{fields: map[string]func(value){
+		"hostname":    text,
+		"network":     block,
+		"ntp":         list,
+		"disks":       list,
+		"console":     list,
+		"update_keys": list,
+	}})
+}
+
+// enabled reads the words that nats-server takes for a switch.
+func enabled(word string) (on, ok bool) {
+	switch strings.ToLower(word) {
+	case "enabled", "enable":
+		return true, true
+	case "disabled", "disable":
+		return false, true
+	}
+	return false, false
+}

@@ -1,0 +1,153 @@
+// Package node builds one Millrace node out of its parts: broker, stream engine, raft host, journal
+// and plugin host meet here and nowhere else. Commands call it; it reads configuration files and opens
+// what they name.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"millrace/appliance/server/broker"
+	"millrace/appliance/server/jetstream"
+	"millrace/appliance/server/jetstream/api"
+)
+
+// serverVersion is what INFO tells clients; they gate features on it, so it is the version of
+// nats-server whose behaviour this node has.
+const serverVersion = "2.15.0"
+
+// Node is a running node.
+type Node struct {
+	settings *Settings
+	log      *slog.Logger
+	broker   *broker.Broker
+	listener net.Listener
+	store    *store            // nil without JetStream
+	engine   *jetstream.Engine // nil without JetStream
+	fatal    chan error
+	wg       sync.WaitGroup
+}
+
+// Start starts a node: it recovers what is stored and then accepts clients.
+func Start(s *Settings, log *slog.Logger) (*Node, error) {
+	n := &Node{settings: s, log: log, fatal: make(chan error, 4)}
+	if err := n.start(); err != nil {
+		return nil, errors.Join(err, n.Close(context.Background()))
+	}
+	return n, nil
+}
+
+func (n *Node) start() error {
+	cfg, err := n.settings.brokerConfig()
+	if err != nil {
+		return err
+	}
+	cfg.Version = serverVersion
+	cfg.APILevel = api.Level
+	cfg.ReservedReplies = []string{"$JS.ACK."}
+	cfg.Logger = n.log
+	if n.broker, err = broker.New(cfg); err != nil {
+		return err
+	}
+	if n.settings.JetStream.Enabled {
+		begin := time.Now()
+		if n.store, err = openStore(n.settings.JetStream.StoreDir, n.log, n.fail); err != nil {
+			return err
+		}
+		if n.engine, err = jetstream.Start(n.engineConfig()); err != nil {
+			return err
+		}
+		n.log.Info("streams recovered", "store", n.settings.JetStream.StoreDir,
+			"streams", n.engine.Streams(), "took", time.Since(begin).Round(time.Millisecond))
+	}
+	addr := net.JoinHostPort(n.settings.Host, strconv.Itoa(n.settings.Port))
+	if n.listener, err = net.Listen("tcp", addr); err != nil {
+		return fmt.Errorf("listen for clients: %w", err)
+	}
+	n.wg.Go(func() {
+		if err := n.broker.Serve(n.listener); err != nil && !errors.Is(err, broker.ErrClosed) {
+			n.fail(fmt.Errorf("accept clients on %s: %w", n.listener.Addr(), err))
+		}
+	})
+	if p := n.settings.PidFile; p != "" {
+		if err := os.WriteFile(p, []byte(strconv.Itoa(os.Getpid())), 0o640); err != nil {
+			return fmt.Errorf("write pid_file: %w", err)
+		}
+	}
+	n.log.Info("ready", "url", "nats://"+n.listener.Addr().String(), "server", n.broker.Name(), "version", Version())
+	return nil
+}
+
+// Addr is the address on which the node accepts clients.
+func (n *Node) Addr() net.Addr { return n.listener.Addr() }
+
+// Fatal delivers the reason why the node must end: after a failed write nothing it says could be
+// believed.
+func (n *Node) Fatal() <-chan error { return n.fatal }
+
+func (n *Node) fail(err error) {
+	select {
+	case n.fatal <- err:
+	default: // one reason is enough
+	}
+}
+
+// LameDuck accepts no more clients, tells those connected, and closes them one after the other over
+// the configured time. It returns when all are gone or ctx ends.
+func (n *Node) LameDuck(ctx context.Context) {
+	n.broker.LameDuck(ctx, n.settings.LameDuckDuration, n.settings.LameDuckGracePeriod)
+}
+
+// Close stops the node. Every acknowledged message is on disk before it was acknowledged, so nothing
+// is lost however short ctx is.
+func (n *Node) Close(ctx context.Context) error {
+	var errs []error
+	if n.engine != nil {
+		n.engine.Close()
+	}
+	if n.broker != nil {
+		n.broker.Shutdown()
+	}
+	n.wg.Wait()
+	if n.store != nil {
+		errs = append(errs, n.store.close())
+	}
+	if p := n.settings.PidFile; p != "" && n.listener != nil {
+		errs = append(errs, os.Remove(p))
+	}
+	return errors.Join(errs...)
+}
+
+// engineConfig connects the stream engine with the broker's accounts and the node's store.
+func (n *Node) engineConfig() jetstream.Config {
+	js := n.settings.JetStream
+	cfg := jetstream.Config{
+		Groups: n.store.groups, Log: n.store.journal, Logger: n.log, Version: serverVersion,
+		Bus:      func(account string) jetstream.Bus { return bus{n.broker.Account(account)} },
+		Accounts: map[string]api.AccountLimits{},
+		Domain:   js.Domain,
+		MaxStore: max(js.MaxStore, 0), MaxMemory: max(js.MaxMemory, 0),
+		Limits: api.Limits{
+			DuplicateWindow: js.Duplicates, MaxAckPending: js.MaxAckPending, MaxRequestBatch: js.MaxRequestBatch,
+			MaxConsumers: api.DefaultMaxConsumers, MaxStore: max(js.MaxStore, 0), MaxMemory: max(js.MaxMemory, 0),
+		},
+		Writable: func() error { return n.store.journal.Admit(0) },
+	}
+	for _, a := range n.settings.Accounts {
+		if j := a.JetStream; j != nil && a.Name != n.settings.SystemAccount {
+			cfg.Accounts[a.Name] = api.AccountLimits{
+				MaxMemory: j.MaxMemory, MaxStore: j.MaxStore, MaxStreams: j.MaxStreams, MaxConsumers: j.MaxConsumers,
+				MaxAckPending: j.MaxAckPending, MemoryMaxStreamBytes: j.MemoryMaxStreamBytes,
+				StoreMaxStreamBytes: j.StoreMaxStreamBytes, MaxBytesRequired: j.MaxBytesRequired,
+			}
+		}
+	}
+	return cfg
+}

@@ -1,0 +1,196 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"millrace/appliance/server/broker"
+	"millrace/appliance/server/jetstream"
+	"millrace/raft"
+	"millrace/storage/catalog"
+	"millrace/storage/journal"
+	"millrace/storage/vfs"
+)
+
+// The parts know only the interfaces they declare; these are the implementations.
+var (
+	_ jetstream.Log    = (*journal.Log)(nil)
+	_ jetstream.Groups = (*groups)(nil)
+	_ jetstream.Bus    = bus{}
+	_ raft.LogStore    = logStore{}
+)
+
+// store is everything durable of a node: catalog, journal, and the raft host over it.
+type store struct {
+	catalog *catalog.Catalog
+	journal *journal.Log
+	host    *raft.Host
+	groups  *groups
+}
+
+// openStore opens or makes the store in dir. fatal is called when it cannot be written any more.
+func openStore(dir string, log *slog.Logger, fatal func(error)) (*store, error) {
+	s := &store{}
+	err := s.open(dir, log, fatal)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.close())
+	}
+	return s, nil
+}
+
+func (s *store) open(dir string, log *slog.Logger, fatal func(error)) error {
+	fs := vfs.OS{}
+	if err := fs.MkdirAll(dir); err != nil {
+		return err
+	}
+	var err error
+	if s.catalog, err = catalog.Open(filepath.Join(dir, "catalog.db")); err != nil {
+		return err
+	}
+	s.journal, err = journal.Open(journal.Config{
+		FS: fs, Dir: filepath.Join(dir, "journal"), Catalog: s.catalog, Logger: log, OnFatal: fatal,
+	})
+	if err != nil {
+		return err
+	}
+	s.groups = &groups{node: s.catalog.NodeID(), fatal: fatal, starting: map[uint64]chan error{}}
+	s.host, err = raft.Open(raft.Config{
+		Node: s.groups.node, Log: logStore{s.journal}, Logger: log, OnGroupFailure: s.groups.failed,
+	})
+	s.groups.host = s.host
+	return err
+}
+
+func (s *store) close() error {
+	var errs []error
+	if s.host != nil {
+		errs = append(errs, s.host.Close())
+	}
+	if s.journal != nil {
+		errs = append(errs, s.journal.Close())
+	}
+	if s.catalog != nil {
+		errs = append(errs, s.catalog.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// logStore is the journal as the raft host sees it.
+type logStore struct{ *journal.Log }
+
+// Append hands a write of the host to the journal; payloads are not copied.
+func (l logStore) Append(w raft.Write) {
+	out := journal.Write{Group: w.Group, State: (*journal.HardState)(w.State), Done: w.Done}
+	if len(w.Entries) > 0 {
+		out.Entries = make([]journal.Entry, len(w.Entries))
+		for i, e := range w.Entries {
+			out.Entries[i] = journal.Entry(e)
+		}
+	}
+	l.Log.Append(out)
+}
+
+// State returns the last hard state of a group.
+func (l logStore) State(group uint64) (raft.HardState, bool) {
+	s, ok := l.Log.State(group)
+	return raft.HardState(s), ok
+}
+
+// Entries returns entries of [lo, hi).
+func (l logStore) Entries(group, lo, hi, maxBytes uint64) ([]raft.Entry, error) {
+	in, err := l.Log.Entries(group, lo, hi, maxBytes)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]raft.Entry, len(in))
+	for i, e := range in {
+		out[i] = raft.Entry(e)
+	}
+	return out, nil
+}
+
+// groups starts groups of this node alone.
+type groups struct {
+	host  *raft.Host
+	node  uint64
+	fatal func(error)
+
+	mu       sync.Mutex
+	starting map[uint64]chan error // where the failure of a group that does not lead yet goes
+}
+
+// Start replays a group's log and returns when the group leads.
+func (g *groups) Start(id uint64, apply func(index uint64, data []byte)) (jetstream.Group, error) {
+	m := &machine{apply: apply, ready: make(chan struct{})}
+	failed := make(chan error, 1)
+	g.mu.Lock()
+	g.starting[id] = failed
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		delete(g.starting, id)
+		g.mu.Unlock()
+	}()
+	group, err := g.host.Start(raft.GroupID(id), []uint64{g.node}, m)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-m.ready:
+		return group, nil
+	case err := <-failed:
+		group.Stop()
+		return nil, fmt.Errorf("start group %d: %w", id, err)
+	}
+}
+
+// failed is told of a group that cannot go on. One that is being started is its starter's concern; a
+// running one ends the process, whose next start reads the log again.
+func (g *groups) failed(id raft.GroupID, err error) {
+	g.mu.Lock()
+	starter := g.starting[uint64(id)]
+	g.mu.Unlock()
+	if starter != nil {
+		starter <- err
+		return
+	}
+	g.fatal(fmt.Errorf("raft group %d: %w", id, err))
+}
+
+// Remove deletes the log of a stopped group.
+func (g *groups) Remove(id uint64) error { return g.host.Remove(raft.GroupID(id)) }
+
+// machine passes on what a group applies and tells when it leads for the first time.
+type machine struct {
+	apply func(index uint64, data []byte)
+	ready chan struct{}
+	led   bool
+}
+
+// Apply passes a committed entry on.
+func (m *machine) Apply(index uint64, data []byte) { m.apply(index, data) }
+
+// Lead tells about leadership; a group of one voter never loses it.
+func (m *machine) Lead(_ uint64, ready bool) {
+	if ready && !m.led {
+		m.led = true
+		close(m.ready)
+	}
+}
+
+// bus is the subject space of an account as the engine sees it.
+type bus struct{ *broker.Account }
+
+// Subscribe calls fn for every message on the publisher's goroutine.
+func (b bus) Subscribe(subject, queue string, fn func(jetstream.Msg)) (func(), error) {
+	sub, err := b.Account.Subscribe(subject, queue, func(m *broker.Msg) {
+		fn(jetstream.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sub.Unsubscribe, nil
+}

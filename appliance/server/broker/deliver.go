@@ -1,0 +1,256 @@
+package broker
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"millrace/appliance/server/subject"
+	"millrace/appliance/server/wire"
+)
+
+// Bounds of the time a publishing client waits for a slow subscriber, so that it does not overrun
+// it: for one message, and for all messages of one read.
+const (
+	stallMin   = 2 * time.Millisecond
+	stallMax   = 5 * time.Millisecond
+	stallTotal = 10 * time.Millisecond
+)
+
+// router finds the subscriptions of messages and delivers to them. It belongs to one goroutine at a
+// time.
+type router struct {
+	cache   subject.Cache[*Sub]
+	scratch subject.Result[*Sub]
+	touched *flushList // nil: receivers are woken at each message
+
+	from    *client       // the publishing client; nil: a publish from inside
+	stalled time.Duration // time waited for slow subscribers since the batch began
+
+	outMsgs, outBytes int64 // delivered to clients, not yet counted in the totals
+}
+
+// match returns the subscriptions of a that a message on subject reaches. The result is good until
+// the next call.
+func (r *router) match(a *Account, subj string) *subject.Result[*Sub] {
+	// Read before the match, so that a change during it voids what is cached.
+	generation := a.generation.Load()
+	if res := r.cache.Get(generation, subj); res != nil {
+		return res
+	}
+	a.mu.RLock()
+	a.subs.Match(subj, &r.scratch)
+	a.mu.RUnlock()
+	r.cache.Put(generation, subj, &r.scratch)
+	return &r.scratch
+}
+
+// route delivers m to every plain subscription and to one member of each queue group that match
+// deliver, and returns the number of receivers.
+func (r *router) route(a *Account, deliver string, m *message) int {
+	res := r.match(a, deliver)
+	n := 0
+	for _, s := range res.Plain {
+		if r.deliver(a, s, m) {
+			n++
+		}
+	}
+	for i := range res.Queues {
+		if r.deliverQueue(a, res.Queues[i].Members, m) {
+			n++
+		}
+	}
+	return n
+}
+
+// deliverQueue delivers m to a random member; one that cannot take it now is passed over for the
+// next, unless no other can either.
+func (r *router) deliverQueue(a *Account, members []*Sub, m *message) bool {
+	start := 0
+	if len(members) > 1 {
+		start = rand.IntN(len(members))
+		for i := range members {
+			s := members[(start+i)%len(members)]
+			if s.callback == nil && s.client.out.busy() {
+				continue
+			}
+			if r.deliver(a, s, m) {
+				return true
+			}
+		}
+	}
+	for i := range members {
+		if r.deliver(a, members[(start+i)%len(members)], m) {
+			return true
+		}
+	}
+	return false
+}
+
+// busy reports whether fast producers have to wait for the client, or it is closing.
+func (o *outbound) busy() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closing || o.stall != nil
+}
+
+// deliver hands m to one subscription and reports whether it took it.
+func (r *router) deliver(a *Account, s *Sub, m *message) bool {
+	if s.callback != nil {
+		if s.removed.Load() {
+			return false
+		}
+		m.msg = Msg{Subject: m.subject, Reply: m.reply, Header: m.header, Data: m.data, Client: m.client, Account: a}
+		s.callback(&m.msg)
+		return true
+	}
+	c := s.client
+	if c == r.from && !c.connect.Echo {
+		return false
+	}
+	o := &c.out
+	o.mu.Lock()
+	if o.stall != nil && r.from != nil && c != r.from {
+		r.waitLocked(o)
+	}
+	if s.closed || o.closing {
+		o.mu.Unlock()
+		return false
+	}
+	if s.checkDeny && c.perms.denied(str(m.subject), s.queue) {
+		o.mu.Unlock()
+		return false
+	}
+	s.delivered++
+	last := s.max > 0 && s.delivered >= s.max
+	s.closed = last
+	before := o.pending
+	m.appendLocked(o, s.sid)
+	if o.pending > o.maxPending {
+		c.slowLocked(closedSlowPending)
+		o.mu.Unlock()
+		return false
+	}
+	if o.pending > o.maxPending/4*3 && o.stall == nil {
+		o.stall = make(chan struct{})
+	}
+	o.outMsgs++
+	o.outBytes += o.pending - before
+	if o.replies != nil && len(m.reply) > 0 {
+		o.replies.add(c.perms, m.reply)
+	}
+	if r.touched != nil {
+		r.touched.addLocked(c)
+	} else {
+		o.signalLocked()
+	}
+	o.mu.Unlock()
+	r.outMsgs++
+	r.outBytes += int64(m.size())
+	if last {
+		c.forget(s)
+	}
+	return true
+}
+
+// waitLocked waits, without o.mu, until the client has caught up or the time for it is used up.
+func (r *router) waitLocked(o *outbound) {
+	wait := stallMin
+	if o.pending >= o.maxPending {
+		wait = stallMax
+	}
+	wait = min(wait, stallTotal-r.stalled)
+	if wait <= 0 {
+		return
+	}
+	stall := o.stall
+	// The client may be one that this goroutine has promised to flush.
+	o.signalLocked()
+	o.mu.Unlock()
+	start := time.Now()
+	timer := time.NewTimer(wait)
+	select {
+	case <-stall:
+	case <-timer.C:
+	}
+	timer.Stop()
+	r.stalled += time.Since(start)
+	o.mu.Lock()
+}
+
+// noResponders tells the client that its request m reached no one.
+func (c *client) noResponders(m *message) {
+	var found *Sub
+	for _, s := range c.router.match(c.account, str(m.reply)).Plain {
+		if s.client == c {
+			found = s
+			break
+		}
+	}
+	if found == nil {
+		return
+	}
+	c.scratch = wire.AppendNoResponders(c.scratch[:0], m.subject)
+	size := strconv.AppendInt(nil, int64(len(c.scratch)), 10)
+	line := wire.AppendMsg(nil, m.reply, found.sid, nil, size, size)
+	line = append(line, c.scratch...)
+	c.reply(append(line, wire.CRLF...))
+}
+
+// Publisher publishes a burst of messages from inside. What clients receive is written when the
+// burst ends with Flush, or when their writers run before that. It is for one goroutine at a time.
+type Publisher struct {
+	account *Account
+	router  router
+	touched flushList
+	message message
+}
+
+// NewPublisher returns a publisher into a.
+func (a *Account) NewPublisher() *Publisher {
+	p := &Publisher{account: a}
+	p.router.touched = &p.touched
+	return p
+}
+
+// Publish is like Account.Publish; receivers may get the message only at Flush.
+func (p *Publisher) Publish(subject, reply string, header, data []byte) int {
+	return p.PublishAs(subject, subject, reply, header, data)
+}
+
+// PublishAs is like Account.PublishAs; receivers may get the message only at Flush.
+func (p *Publisher) PublishAs(deliver, subject, reply string, header, data []byte) int {
+	m := &p.message
+	m.subject, m.reply, m.header, m.data = view(subject), view(reply), header, data
+	m.setSizes()
+	n := p.router.route(p.account, deliver, m)
+	m.subject, m.reply, m.header, m.data, m.msg = nil, nil, nil, nil, Msg{}
+	return n
+}
+
+// Flush ends the burst: everything published is on its way to the receivers.
+func (p *Publisher) Flush() {
+	p.touched.flush()
+	p.account.stats.addOut(p.router.outMsgs, p.router.outBytes)
+	p.account.broker.stats.addOut(p.router.outMsgs, p.router.outBytes)
+	p.router.outMsgs, p.router.outBytes = 0, 0
+}
+
+// Publish publishes from inside and returns the number of receivers. The arguments are copied before
+// it returns. It is safe for concurrent use and does not wait for clients.
+func (a *Account) Publish(subject, reply string, header, data []byte) (receivers int) {
+	return a.PublishAs(subject, subject, reply, header, data)
+}
+
+// PublishAs is like Publish, but reaches the subscriptions that match deliver, while the message
+// they get carries subject.
+func (a *Account) PublishAs(deliver, subject, reply string, header, data []byte) (receivers int) {
+	p, ok := a.publishers.Get().(*Publisher)
+	if !ok {
+		p = &Publisher{account: a} // without touched: receivers are woken at once
+	}
+	n := p.PublishAs(deliver, subject, reply, header, data)
+	p.Flush()
+	a.publishers.Put(p)
+	return n
+}

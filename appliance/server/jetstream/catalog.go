@@ -1,0 +1,253 @@
+package jetstream
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/meta"
+	"millrace/appliance/server/jetstream/stream"
+)
+
+// catalog runs the meta group: what streams and durable consumers there are is decided by its log,
+// and what it decided is carried out here in the same order.
+type catalog struct {
+	engine *Engine
+	group  Group
+
+	mu      sync.Mutex
+	machine *meta.Machine
+	failed  error
+	live    bool           // the log is replayed
+	waiting []chan applied // for entries in flight, in order
+
+	// carry orders what the engine does by the log: it is held from a proposal until its effects
+	// are carried out.
+	carry sync.Mutex
+}
+
+type applied struct {
+	fx  meta.Effects
+	err error
+}
+
+// startCatalog replays the meta group and starts what it lists.
+func startCatalog(e *Engine) (*catalog, error) {
+	c := &catalog{engine: e, machine: meta.New()}
+	group, err := e.cfg.Groups.Start(metaGroup, c.apply)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.group, c.live = group, true
+	err = c.failed
+	c.mu.Unlock()
+	if err != nil {
+		return c, err
+	}
+	for _, name := range c.machine.Accounts() {
+		a := e.accounts[name]
+		if a == nil {
+			e.cfg.Logger.Warn("account has streams but is not configured for them; they are kept and not served",
+				"account", name, "streams", len(c.machine.Streams(name, "")))
+			continue
+		}
+		for _, ms := range c.machine.Streams(name, "") {
+			if err := c.recover(a, ms); err != nil {
+				return c, fmt.Errorf("recover stream %q of account %q: %w", ms.Name, name, err)
+			}
+		}
+	}
+	return c, nil
+}
+
+// recover starts a stream that the catalogue lists, and its consumers.
+func (c *catalog) recover(a *account, ms meta.Stream) error {
+	s, err := a.start(ms)
+	if err != nil {
+		return err
+	}
+	for _, mc := range c.machine.Consumers(a.name, ms.Name) {
+		if _, err := s.startConsumer(mc.Group, *mc.Config, mc.Created); err != nil {
+			return fmt.Errorf("consumer %q: %w", mc.Name, err)
+		}
+	}
+	s.sweep()
+	return nil
+}
+
+// start starts a stream of the catalogue and lists it in the account.
+func (a *account) start(ms meta.Stream) (*Stream, error) {
+	s := newStream(a, ms.Group, ms.Name, ms.Created)
+	if err := s.start(*ms.Config); err != nil {
+		s.close()
+		return nil, err
+	}
+	a.mu.Lock()
+	a.streams[ms.Name] = s
+	a.mu.Unlock()
+	return s, nil
+}
+
+func (c *catalog) apply(index uint64, entry []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fx, err := c.machine.Apply(entry)
+	if err != nil {
+		err = fmt.Errorf("apply entry %d of the catalogue (%s): %w", index, c.engine.cfg.Log.Place(metaGroup, index), err)
+		if c.failed == nil {
+			c.failed = err
+		}
+	}
+	if c.live && len(c.waiting) > 0 {
+		c.waiting[0] <- applied{fx, err}
+		c.waiting = c.waiting[1:]
+	}
+}
+
+// do proposes an entry, waits until it is applied, and carries it out.
+func (c *catalog) do(e *meta.Entry, carry func(fx meta.Effects) *api.Error) *api.Error {
+	c.carry.Lock()
+	defer c.carry.Unlock()
+	e.Time = time.Now()
+	data, err := e.Encode()
+	if err != nil {
+		return api.ErrStreamGeneralF(err.Error())
+	}
+	done := make(chan applied, 1)
+	c.mu.Lock()
+	failed := c.failed
+	if failed == nil {
+		c.waiting = append(c.waiting, done)
+	}
+	c.mu.Unlock()
+	if failed != nil {
+		return api.ErrStreamGeneralF(failed.Error())
+	}
+	if err := c.group.Propose(data); err != nil {
+		c.mu.Lock()
+		c.waiting = c.waiting[:len(c.waiting)-1]
+		c.mu.Unlock()
+		return api.ErrStreamGeneralF(err.Error())
+	}
+	r := <-done
+	switch {
+	case r.err != nil:
+		return api.ErrStreamGeneralF(r.err.Error())
+	case r.fx.Error != nil:
+		return r.fx.Error
+	}
+	return carry(r.fx)
+}
+
+// limitsOf returns what the account's configurations are checked against.
+func (a *account) limitsOf() api.Limits {
+	l := a.engine.cfg.Limits
+	l.Account = a.limits
+	return l
+}
+
+func (c *catalog) createStream(a *account, r *api.StreamConfigRequest) (s *Stream, created bool, apiErr *api.Error) {
+	apiErr = c.putStream(a, r, meta.ActionCreate, func(fx meta.Effects) *api.Error {
+		if created = fx.Created; !created {
+			s, apiErr = a.stream(fx.Stream.Name)
+			return apiErr
+		}
+		var err error
+		if s, err = a.start(fx.Stream); err != nil {
+			return api.ErrStreamCreateF(err.Error())
+		}
+		a.advise("STREAM.CREATED", s.name, "", "create")
+		return nil
+	})
+	return s, created, apiErr
+}
+
+func (c *catalog) updateStream(a *account, r *api.StreamConfigRequest) (s *Stream, apiErr *api.Error) {
+	apiErr = c.putStream(a, r, meta.ActionUpdate, func(fx meta.Effects) *api.Error {
+		var err *api.Error
+		if s, err = a.stream(fx.Stream.Name); err != nil || !fx.Changed {
+			return err
+		}
+		if _, err := s.do(stream.EncodeConfig(s.now(), fx.Stream.Config)); err != nil {
+			return err
+		}
+		if err := s.subscribe(); err != nil {
+			return api.ErrStreamUpdateF(err.Error())
+		}
+		a.advise("STREAM.UPDATED", s.name, "", "modify")
+		return nil
+	})
+	return s, apiErr
+}
+
+func (c *catalog) putStream(a *account, r *api.StreamConfigRequest, action meta.Action, carry func(meta.Effects) *api.Error) *api.Error {
+	limits := a.limitsOf()
+	cfg, err := r.Normalize(&limits, r.Pedantic)
+	if err != nil {
+		return err
+	}
+	return c.do(&meta.Entry{
+		Op: meta.OpPutStream, Account: a.name, Stream: cfg.Name, StreamConfig: &cfg, Action: action, Limits: &limits,
+	}, carry)
+}
+
+func (c *catalog) deleteStream(a *account, name string) *api.Error {
+	return c.do(&meta.Entry{Op: meta.OpDeleteStream, Account: a.name, Stream: name}, func(fx meta.Effects) *api.Error {
+		a.mu.Lock()
+		s := a.streams[name]
+		delete(a.streams, name)
+		a.mu.Unlock()
+		if s != nil {
+			s.delete()
+			a.advise("STREAM.DELETED", name, "", "delete")
+		}
+		return nil
+	})
+}
+
+func (c *catalog) createConsumer(s *Stream, cfg api.ConsumerConfig) (info *api.ConsumerInfo, apiErr *api.Error) {
+	apiErr = c.putConsumer(s, &cfg, meta.ActionCreate, func(fx meta.Effects) *api.Error {
+		var err *api.Error
+		info, err = s.startConsumer(fx.Consumer.Group, *fx.Consumer.Config, fx.Consumer.Created)
+		return err
+	})
+	return info, apiErr
+}
+
+// updateConsumer changes a durable consumer in the catalogue; the caller reconfigures the running one.
+func (c *catalog) updateConsumer(s *Stream, cfg api.ConsumerConfig) *api.Error {
+	return c.putConsumer(s, &cfg, meta.ActionUpdate, func(meta.Effects) *api.Error { return nil })
+}
+
+func (c *catalog) putConsumer(s *Stream, cfg *api.ConsumerConfig, action meta.Action, carry func(meta.Effects) *api.Error) *api.Error {
+	limits := s.account.limitsOf()
+	return c.do(&meta.Entry{
+		Op: meta.OpPutConsumer, Account: s.account.name, Stream: s.name, Consumer: cfg.Name,
+		ConsumerConfig: cfg, Action: action, Limits: &limits,
+	}, carry)
+}
+
+func (c *catalog) pauseConsumer(s *Stream, name string, until *time.Time) *api.Error {
+	return c.do(&meta.Entry{
+		Op: meta.OpPauseConsumer, Account: s.account.name, Stream: s.name, Consumer: name, PauseUntil: until,
+	}, func(meta.Effects) *api.Error { return nil })
+}
+
+func (c *catalog) deleteConsumer(s *Stream, name string) *api.Error {
+	return c.do(&meta.Entry{
+		Op: meta.OpDeleteConsumer, Account: s.account.name, Stream: s.name, Consumer: name,
+	}, func(meta.Effects) *api.Error {
+		if e, err := s.consumer(name); err == nil {
+			s.dropConsumer(e)
+		}
+		return nil
+	})
+}
+
+func (c *catalog) close() {
+	if c.group != nil {
+		c.group.Stop()
+	}
+}

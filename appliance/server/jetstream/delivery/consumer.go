@@ -1,0 +1,315 @@
+// Package delivery runs one consumer of a stream: it reads messages, delivers them to pull requests,
+// a push subject or in-process workers, and takes acknowledgements. The bookkeeping is the pure machine
+// of package consumer; this package adds clock, goroutine, log and wire forms. The stream engine makes,
+// feeds and ends consumers; this package knows nothing of the JetStream API beyond the consumer's own
+// subjects.
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/consumer"
+)
+
+// Config is what a consumer is made of.
+type Config struct {
+	Stream  string             // name of the stream
+	Name    string             // name of the consumer
+	Created time.Time          // when it was created
+	Domain  string             // JetStream domain, for advisories; empty: none
+	Config  api.ConsumerConfig // validated, with defaults filled in
+
+	Source Source
+	Bus    Bus
+	Log    Log // nil: the state lives in memory and everything counts as committed at once
+
+	// MaxMsgBytes is the largest message of the stream and so the burst of a rate limit; 0: 1 MiB.
+	MaxMsgBytes int
+
+	// Settled is called with messages that this consumer will not need again, after that is
+	// committed; nil when the stream does not remove messages for it (limits retention). The slice
+	// is valid during the call. After a restart messages may be reported again.
+	Settled func(seqs []uint64)
+	// OnInactive is called once when nobody used the consumer for its inactive threshold; nil:
+	// nobody cares.
+	OnInactive func()
+	// OnError is called when the source or the log fails; the consumer tries again later. nil: ignored.
+	OnError func(err error)
+}
+
+// The callbacks of Config run on the consumer's goroutine and must not wait for the consumer (Close,
+// Delete, Fetch).
+
+func (c *Config) validate() error {
+	switch {
+	case c.Stream == "" || c.Name == "":
+		return errors.New("delivery: stream and consumer need a name")
+	case c.Source == nil || c.Bus == nil:
+		return fmt.Errorf("delivery: consumer %q has no source or no bus", c.Name)
+	case c.Config.AckPolicy > api.AckExplicit:
+		return fmt.Errorf("delivery: consumer %q: ack policy %s is not supported", c.Name, c.Config.AckPolicy)
+	case c.Config.PriorityPolicy != api.PriorityNone:
+		return fmt.Errorf("delivery: consumer %q: priority policy %s is not supported", c.Name, c.Config.PriorityPolicy)
+	}
+	return nil
+}
+
+// Limits of one consumer.
+const (
+	maxQueuedAcks  = 1 << 18 // acknowledgements not yet looked at; more are dropped, the message comes again
+	maxQueuedPulls = 1 << 14 // pull requests not yet looked at; more get 409 Exceeded MaxWaiting
+	burst          = 256     // deliveries between two looks at the inbox
+	defaultMaxMsg  = 1 << 20
+
+	defaultInactive = 5 * time.Second // inactive threshold of an ephemeral that sets none
+)
+
+// Consumer is a running consumer. Its methods are safe for concurrent use.
+//
+// One goroutine, run, owns the state and is parked while nothing is due. The others post to the inbox
+// and wake it.
+type Consumer struct {
+	cfg     Config
+	prefix  string // of acknowledgement subjects: "$JS.ACK.<stream>.<consumer>."
+	inbox   inbox
+	wakeup  chan struct{}
+	ready   chan struct{}
+	quit    chan struct{}
+	hungry  atomic.Bool // run waits for messages of the stream
+	arrived atomic.Bool // the stream has new messages
+	stale   atomic.Bool // messages that were not delivered yet left the stream
+	wg      sync.WaitGroup
+	unsubs  []func() // set by Start
+	stop    sync.Once
+	deleted bool // set before quit is closed
+
+	// mu orders changes by run with readers on other goroutines; run itself reads without it. It is
+	// never held while a callback, the source, the bus or the log is called.
+	mu      sync.Mutex
+	m       *consumer.Machine
+	conf    *api.ConsumerConfig // replaced, never changed
+	filters []string
+	waiting requestQueue
+	skip    []uint64 // last-per-subject start: what is still to be delivered, ascending
+	active  bool     // push: the deliver subject has interest
+
+	// Owned by run.
+	pushState
+	commitState
+	cursor      uint64 // no undelivered match below
+	backlog     backlog
+	msg         Message
+	replyBuf    []byte
+	headerBuf   []byte
+	exceeded    []consumer.Message
+	effects     consumer.Effects
+	now         time.Time // of the step
+	resumeAt    time.Time // rate limit, replay pace, failed load: no delivery before; zero: none
+	rate        rateLimit
+	replay      replayPace
+	sampling    int // percent
+	lastActive  time.Time
+	inactiveAt  time.Time     // next look at the inactivity; zero: none
+	inactive    time.Duration // threshold with jitter; 0: none
+	pausedUntil time.Time     // a pause in force; zero: none
+	workers     bool          // an in-process worker asked for more than there was
+}
+
+// New returns a consumer that has no history yet and does not run.
+func New(cfg Config) (*Consumer, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if cfg.MaxMsgBytes <= 0 {
+		cfg.MaxMsgBytes = defaultMaxMsg
+	}
+	conf := cfg.Config.Clone()
+	c := &Consumer{
+		cfg:    cfg,
+		prefix: "$JS.ACK." + cfg.Stream + "." + cfg.Name + ".",
+		wakeup: make(chan struct{}, 1),
+		ready:  make(chan struct{}, 1),
+		quit:   make(chan struct{}),
+		m:      consumer.New(),
+	}
+	c.onCommit = c.entryCommitted
+	c.setConf(&conf)
+	return c, nil
+}
+
+// setConf takes a configuration over, which becomes the consumer's; the caller is run or runs before it.
+func (c *Consumer) setConf(conf *api.ConsumerConfig) {
+	if conf.InactiveThreshold <= 0 && !conf.IsDurable() {
+		conf.InactiveThreshold = defaultInactive
+	}
+	c.mu.Lock()
+	c.conf = conf
+	c.filters = conf.Filters()
+	c.mu.Unlock()
+
+	c.rate.set(conf.RateLimit, c.cfg.MaxMsgBytes)
+	c.sampling, _ = strconv.Atoi(strings.TrimSuffix(conf.SampleFrequency, "%"))
+	c.inactive = conf.InactiveThreshold
+	if c.inactive > 0 && !conf.IsPush() {
+		// A client pulls in a rhythm; the jitter keeps its consumers from ending all at once.
+		c.inactive += 100*time.Millisecond + time.Duration(rand.Int64N(int64(900*time.Millisecond)))
+	}
+}
+
+// Replay applies an entry of the log, in order, before Start.
+func (c *Consumer) Replay(entry []byte) error {
+	if _, err := c.m.Apply(entry); err != nil {
+		return fmt.Errorf("replay consumer %q of stream %q: %w", c.cfg.Name, c.cfg.Stream, err)
+	}
+	return nil
+}
+
+// Start gives a new consumer its place in the stream and begins to deliver. It returns the state from
+// before the first delivery, which is what a create request is answered with.
+func (c *Consumer) Start() (*api.ConsumerInfo, error) {
+	c.now = time.Now()
+	c.lastActive = c.now
+	c.place()
+	info := c.Info()
+
+	subscribe := func(subject string, handle func(Request)) error {
+		unsubscribe, err := c.cfg.Bus.Subscribe(subject, "", handle)
+		if err != nil {
+			return fmt.Errorf("subscribe consumer %q to %q: %w", c.cfg.Name, subject, err)
+		}
+		c.unsubs = append(c.unsubs, unsubscribe)
+		return nil
+	}
+	name := c.cfg.Stream + "." + c.cfg.Name
+	err := subscribe("$JS.API.CONSUMER.MSG.NEXT."+name, c.onPull)
+	if err == nil && c.conf.AckPolicy != api.AckNone {
+		err = subscribe(c.prefix+">", c.onAck)
+	}
+	if err == nil && c.conf.FlowControl {
+		err = subscribe("$JS.FC."+name+".>", c.onFlowControl)
+	}
+	if err != nil {
+		c.unsubscribe()
+		return nil, err
+	}
+	if c.conf.IsPush() {
+		c.watch()
+	} else {
+		c.inactiveIn(c.inactive)
+	}
+	c.updatePause()
+	select {
+	case c.ready <- struct{}{}: // a worker's first Fetch finds out
+	default:
+	}
+	c.wg.Go(c.run)
+	return info, nil
+}
+
+// Sync calls done once everything that was decided before the call is committed; done does not block.
+// A consumer must not be announced to a client before its start is synced.
+func (c *Consumer) Sync(done func(error)) {
+	c.post(func() { c.await(waiter{done: done}) }, done)
+}
+
+// NewMessages tells that the stream has new messages. It is cheap when nobody waits for them.
+func (c *Consumer) NewMessages() {
+	c.arrived.Store(true)
+	if c.hungry.Load() {
+		c.wake()
+	}
+}
+
+// Removed tells that the message seq left the stream, for whatever reason.
+func (c *Consumer) Removed(seq uint64) {
+	c.mu.Lock()
+	delivered := seq <= c.m.Delivered().Stream
+	listed := seq <= c.m.Horizon()
+	held := delivered && c.m.Holds(seq)
+	c.mu.Unlock()
+
+	if !delivered {
+		c.stale.Store(true)
+	}
+	if held || listed {
+		c.inbox.remove(seq)
+		c.wake()
+	}
+}
+
+// Purged tells that many messages left the stream: all below first, and possibly others.
+func (c *Consumer) Purged(first uint64) {
+	c.stale.Store(true)
+	c.inbox.purge(first)
+	c.wake()
+}
+
+// Needs reports whether this consumer may still deliver the message or awaits its acknowledgement:
+// interest and work-queue streams keep messages that a consumer needs.
+func (c *Consumer) Needs(seq uint64, subj string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return matches(c.filters, subj) && c.m.Needs(seq)
+}
+
+// Close ends the consumer and waits for its goroutine. Waiting pull requests are told that the server
+// shuts down. The state of a consumer with a log can be replayed.
+func (c *Consumer) Close() { c.end(false) }
+
+// Delete ends the consumer for good: as Close, but waiting pull requests are told that it is deleted.
+func (c *Consumer) Delete() { c.end(true) }
+
+func (c *Consumer) end(deleted bool) {
+	c.stop.Do(func() {
+		c.unsubscribe()
+		c.deleted = deleted
+		close(c.quit)
+		c.wg.Wait()
+		c.shutdown()
+	})
+}
+
+func (c *Consumer) unsubscribe() {
+	for _, unsubscribe := range c.unsubs {
+		unsubscribe()
+	}
+	c.unsubs = nil
+}
+
+func (c *Consumer) wake() {
+	select {
+	case c.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Consumer) fail(err error) {
+	if c.cfg.OnError != nil {
+		c.cfg.OnError(fmt.Errorf("consumer %q of stream %q: %w", c.cfg.Name, c.cfg.Stream, err))
+	}
+}
+
+// do decides an operation: it is applied at once and goes into the open entry of the log.
+func (c *Consumer) do(op consumer.Op) {
+	c.effects.Settled = c.effects.Settled[:0]
+	c.mu.Lock()
+	err := c.m.Step(c.now, op, &c.effects)
+	c.mu.Unlock()
+	if err != nil {
+		panic("BUG: delivery: " + err.Error())
+	}
+	if c.cfg.Log != nil {
+		c.batch.Add(c.now, op)
+	}
+	if c.cfg.Settled != nil {
+		c.open.settled = append(c.open.settled, c.effects.Settled...)
+	}
+}

@@ -1,0 +1,234 @@
+package delivery
+
+import (
+	"time"
+
+	"millrace/appliance/server/jetstream/consumer"
+)
+
+// run is the consumer's goroutine. It takes what is due, then parks until something is posted or the
+// next deadline; without deadlines no timer runs.
+func (c *Consumer) run() {
+	var in inbox
+	var armed time.Time
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	for {
+		select {
+		case <-c.quit:
+			timer.Stop()
+			return
+		default:
+		}
+		if c.step(&in) {
+			continue
+		}
+		// A timer that is armed too early is left alone: it costs one idle step, not one call per
+		// message.
+		if due := c.nextDue(); !due.IsZero() && (armed.IsZero() || due.Before(armed)) {
+			armed = due
+			timer.Reset(time.Until(due))
+		}
+		select {
+		case <-c.wakeup:
+		case <-timer.C:
+			armed = time.Time{}
+		case <-c.quit:
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// step does what is due now and reports whether there is more to do at once.
+func (c *Consumer) step(in *inbox) (more bool) {
+	c.now = time.Now()
+	if c.arrived.Swap(false) {
+		c.backlog.fresh = false
+	}
+	c.hungry.Store(false)
+	c.takeInbox(in)
+	c.expire()
+	c.clock()
+	more = c.deliver()
+	c.signalWorkers()
+	c.commit()
+	if more {
+		return true
+	}
+	// From here on an arrival wakes; one that came since the look at the source is seen by this load.
+	// While something else holds deliveries back, its end looks at the source.
+	if (c.workers || c.taker()) && !c.suspended() && !c.m.Full() {
+		c.hungry.Store(true)
+		return c.arrived.Load()
+	}
+	return false
+}
+
+func (c *Consumer) takeInbox(in *inbox) {
+	c.inbox.take(in)
+	c.removals(in)
+	for i := range in.events {
+		in.events[i].run()
+		in.events[i] = event{}
+	}
+	if len(in.acks) > 0 {
+		c.lastActive = c.now
+	}
+	for i := range in.acks {
+		c.acknowledge(&in.acks[i])
+		in.acks[i].more = nil
+	}
+	for i := range in.pulls {
+		c.addPull(in.pulls[i].reply, in.pulls[i].data)
+		in.pulls[i] = pullRequest{}
+	}
+}
+
+// expire puts messages whose ack wait is over up for redelivery, or drops them at the limit.
+func (c *Consumer) expire() {
+	if at, ok := c.m.NextDeadline(); !ok || c.now.Before(at) {
+		return
+	}
+	c.mu.Lock()
+	c.exceeded = c.m.Expire(c.now, c.exceeded[:0])
+	c.mu.Unlock()
+	for _, p := range c.exceeded {
+		c.adviseExceeded(p)
+		c.do(consumer.Op{Kind: consumer.Exceed, Seq: p.Seq})
+	}
+}
+
+// clock handles deadlines other than those of pending messages and the log.
+func (c *Consumer) clock() {
+	if !c.pausedUntil.IsZero() && !c.now.Before(c.pausedUntil) {
+		c.pausedUntil = time.Time{}
+		c.advisePause(false, *c.conf.PauseUntil)
+	}
+	if at := c.waiting.dueAt; !at.IsZero() && !c.now.Before(at) {
+		c.sweep(false)
+	}
+	c.beat()
+	if !c.inactiveAt.IsZero() && !c.now.Before(c.inactiveAt) {
+		c.checkInactive()
+	}
+}
+
+// nextDue returns when step has to run again without being woken; zero: never.
+func (c *Consumer) nextDue() time.Time {
+	due := earlier(c.nextCommit(), c.beatAt)
+	due = earlier(due, c.waiting.dueAt)
+	due = earlier(due, c.inactiveAt)
+	due = earlier(due, c.pausedUntil)
+	if c.resumeAt.After(c.now) && (c.workers || c.taker()) {
+		due = earlier(due, c.resumeAt)
+	}
+	if at, ok := c.m.NextDeadline(); ok {
+		due = earlier(due, at)
+	}
+	return due
+}
+
+// inactiveIn looks at the inactivity after d; 0: never.
+func (c *Consumer) inactiveIn(d time.Duration) {
+	c.inactiveAt = time.Time{}
+	if d > 0 {
+		c.inactiveAt = c.now.Add(d)
+	}
+}
+
+// checkInactive ends the use of the consumer when nobody used it for its threshold. Deliveries that
+// may still be worked on count as use until their ack wait is over.
+func (c *Consumer) checkInactive() {
+	if c.conf.IsPush() {
+		if c.active {
+			c.inactiveIn(0)
+			return
+		}
+	} else {
+		c.sweep(true)
+		if c.waiting.n > 0 || c.workers {
+			c.inactiveIn(c.inactive)
+			return
+		}
+	}
+	last := c.lastActive
+	if !c.conf.IsPush() {
+		c.m.Each(func(p consumer.Message) bool {
+			if p.Deadline.After(last) {
+				last = p.Deadline
+			}
+			return true
+		})
+	}
+	if at := last.Add(c.inactive); c.now.Before(at) {
+		c.inactiveAt = at
+		return
+	}
+	c.inactiveIn(0)
+	if c.cfg.OnInactive != nil {
+		c.cfg.OnInactive()
+	}
+}
+
+// shutdown follows the end of run, on the goroutine that ends the consumer.
+func (c *Consumer) shutdown() {
+	c.now = time.Now()
+	if c.cancelWatch != nil {
+		c.cancelWatch()
+	}
+	c.completeCommitted()
+	var in inbox
+	c.inbox.close(&in)
+	if !c.deleted {
+		c.removals(&in)
+		for i := range in.acks {
+			c.acknowledge(&in.acks[i])
+		}
+		if c.unsent == nil && c.batch.Len() > 0 {
+			// Nobody can be told any more, but what is known need not be learned again.
+			if err := c.cfg.Log.Propose(c.batch.Take(), func() {}); err != nil {
+				c.fail(err)
+			}
+		}
+	}
+	if c.cfg.Log == nil {
+		c.complete(c.takeOpen())
+	}
+	for p := c.waiting.head; p != nil; p = p.next {
+		if c.deleted {
+			c.status(p.reply, "409 Consumer Deleted")
+		} else {
+			c.statusLeft(p, "409 Server Shutdown")
+		}
+	}
+	c.mu.Lock()
+	c.waiting = requestQueue{}
+	c.mu.Unlock()
+	for _, p := range in.pulls {
+		if c.deleted {
+			c.status(p.reply, "409 Consumer Deleted")
+		} else {
+			c.status(p.reply, "409 Server Shutdown")
+		}
+	}
+	c.flights = append(c.flights, c.refused, c.open)
+	for _, f := range c.flights {
+		for _, w := range f.waiters {
+			if w.done != nil {
+				w.done(ErrClosed)
+			}
+		}
+	}
+	for _, a := range in.acks {
+		if c.deleted && a.kind == ackBarrier {
+			a.more.done(ErrClosed)
+		}
+	}
+	for _, e := range in.events {
+		if e.refused != nil {
+			e.refused(ErrClosed)
+		}
+	}
+	close(c.ready)
+}

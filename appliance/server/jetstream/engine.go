@@ -1,0 +1,237 @@
+// Package jetstream is the stream engine: it runs the stream and consumer machines below it on
+// groups and a log that it is handed, takes publishes and API requests from the accounts' subject
+// spaces, and delivers. It knows neither connections nor files; appliance/node connects it.
+package jetstream
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"millrace/appliance/server/jetstream/api"
+)
+
+// Msg is a message as the bus hands it over. Its slices are borrowed for the call.
+type Msg struct {
+	Subject, Reply []byte
+	Header, Data   []byte // Header is the raw block with its version line; nil if there is none
+}
+
+// Bus is the subject space of one account. All methods are safe for concurrent use and copy what
+// they keep.
+type Bus interface {
+	// Subscribe calls fn on the publisher's goroutine for every message; fn must not block.
+	Subscribe(subject, queue string, fn func(Msg)) (unsubscribe func(), err error)
+	// Publish returns the number of receivers.
+	Publish(subject, reply string, header, data []byte) int
+	// PublishAs delivers to those who subscribe to deliver a message that reads subject.
+	PublishAs(deliver, subject, reply string, header, data []byte) int
+	// HasInterest reports whether a message to subject would be received.
+	HasInterest(subject string) bool
+	// WatchInterest calls fn at every change of the interest in a literal subject, by members of
+	// queue if that is set.
+	WatchInterest(subject, queue string, fn func(active bool)) (cancel func())
+}
+
+// Config is what an engine is built from. All fields without a stated default are required.
+type Config struct {
+	Groups  Groups
+	Log     Log
+	Bus     func(account string) Bus
+	Logger  *slog.Logger
+	Version string // shown in the metadata of assets
+
+	// Accounts that may use streams, with their limits.
+	Accounts map[string]api.AccountLimits
+	// Domain is the JetStream domain; empty: none.
+	Domain string
+	// MaxStore and MaxMemory are the bytes that streams may reserve; 0: no limit.
+	MaxStore, MaxMemory int64
+	// Limits bounds what streams and consumers may ask for; Account is filled in per account.
+	Limits api.Limits
+	// Writable reports why nothing more can be stored; nil while there is room. Default: always nil.
+	Writable func() error
+}
+
+// Engine serves the streams of one node.
+type Engine struct {
+	cfg      Config
+	catalog  *catalog
+	accounts map[string]*account
+	jobs     jobs
+	wg       sync.WaitGroup
+}
+
+// account is the part of the engine that one account sees.
+type account struct {
+	engine *Engine
+	name   string
+	bus    Bus
+	limits api.AccountLimits
+	cancel []func()
+
+	requests atomic.Uint64
+	failures atomic.Uint64
+
+	mu      sync.RWMutex
+	streams map[string]*Stream
+}
+
+// metaGroup is the id of the group that holds the catalogue of streams and consumers.
+const metaGroup = 1
+
+// apiSubjects are the requests that the engine itself answers. Pulls and direct gets go to the
+// consumer or stream that subscribes to them, so that a request to one that does not exist finds no
+// responders.
+var apiSubjects = []string{
+	"$JS.API.INFO", "$JS.API.STREAM.>",
+	"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DURABLE.CREATE.>", "$JS.API.CONSUMER.INFO.>",
+	"$JS.API.CONSUMER.NAMES.>", "$JS.API.CONSUMER.LIST.>", "$JS.API.CONSUMER.DELETE.>",
+	"$JS.API.CONSUMER.PAUSE.>", "$JS.API.CONSUMER.RESET.>", "$JS.API.CONSUMER.UNPIN.>",
+	"$JS.API.CONSUMER.LEADER.>", "$JS.API.CONSUMER.PEER.>",
+}
+
+// maxRequests bounds the API requests that wait for a worker; more are refused.
+const maxRequests = 10_000
+
+// Start recovers all streams and consumers and begins to serve.
+func Start(cfg Config) (*Engine, error) {
+	if cfg.Writable == nil {
+		cfg.Writable = func() error { return nil }
+	}
+	e := &Engine{cfg: cfg, accounts: map[string]*account{}}
+	e.jobs.init()
+	for name, limits := range cfg.Accounts {
+		e.accounts[name] = &account{
+			engine: e, name: name, bus: cfg.Bus(name), limits: limits, streams: map[string]*Stream{},
+		}
+	}
+	for range max(4, runtime.GOMAXPROCS(0)) {
+		e.wg.Go(e.jobs.run)
+	}
+	if err := e.start(); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Engine) start() error {
+	var err error
+	if e.catalog, err = startCatalog(e); err != nil {
+		return fmt.Errorf("start the catalogue of streams: %w", err)
+	}
+	for _, a := range e.accounts {
+		for _, subj := range apiSubjects {
+			stop, err := a.bus.Subscribe(subj, "", a.request)
+			if err != nil {
+				return fmt.Errorf("subscribe to %s in account %q: %w", subj, a.name, err)
+			}
+			a.cancel = append(a.cancel, stop)
+		}
+	}
+	return nil
+}
+
+// Close stops serving. What is stored stays; nothing that was acknowledged is lost.
+func (e *Engine) Close() {
+	for _, a := range e.accounts {
+		for _, stop := range a.cancel {
+			stop()
+		}
+	}
+	for _, a := range e.accounts {
+		for _, s := range a.all() {
+			s.shutdown()
+		}
+	}
+	if e.catalog != nil {
+		e.catalog.close()
+	}
+	e.jobs.close()
+	e.wg.Wait()
+}
+
+// Streams returns the number of streams of all accounts.
+func (e *Engine) Streams() int {
+	n := 0
+	for _, a := range e.accounts {
+		n += len(a.all())
+	}
+	return n
+}
+
+// work runs fn on a worker.
+func (e *Engine) work(fn func()) { e.jobs.add(fn) }
+
+func (a *account) stream(name string) (*Stream, *api.Error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if s := a.streams[name]; s != nil {
+		return s, nil
+	}
+	return nil, api.ErrStreamNotFound
+}
+
+// all returns the account's streams in no order.
+func (a *account) all() []*Stream {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	all := make([]*Stream, 0, len(a.streams))
+	for _, s := range a.streams {
+		all = append(all, s)
+	}
+	return all
+}
+
+// jobs is a queue of work for a fixed number of workers.
+type jobs struct {
+	mu     sync.Mutex
+	ready  *sync.Cond
+	queue  []func()
+	closed bool
+}
+
+func (j *jobs) init() { j.ready = sync.NewCond(&j.mu) }
+
+func (j *jobs) add(fn func()) {
+	j.mu.Lock()
+	j.queue = append(j.queue, fn)
+	j.mu.Unlock()
+	j.ready.Signal()
+}
+
+func (j *jobs) len() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.queue)
+}
+
+// run works until the queue is closed and empty.
+func (j *jobs) run() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for {
+		for len(j.queue) == 0 {
+			if j.closed {
+				return
+			}
+			j.ready.Wait()
+		}
+		fn := j.queue[0]
+		j.queue[0] = nil
+		j.queue = j.queue[1:]
+		j.mu.Unlock()
+		fn()
+		j.mu.Lock()
+	}
+}
+
+func (j *jobs) close() {
+	j.mu.Lock()
+	j.closed = true
+	j.mu.Unlock()
+	j.ready.Broadcast()
+}

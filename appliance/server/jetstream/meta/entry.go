@@ -1,0 +1,152 @@
+package meta
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"millrace/appliance/server/jetstream/api"
+)
+
+// An entry of the meta log is one byte, the version, and an Entry in JSON. Configurations stand in
+// it as clients write them, so that an old log can be read with nothing but this file and package
+// api. A field that a reader does not know is an error: it would decide otherwise than the writer.
+const (
+	// entryV1 is the first version.
+	entryV1 = 1
+)
+
+// Op is what an entry does.
+type Op string
+
+// Operations. The comment lists the fields used besides Op, Time, Account and Stream.
+const (
+	OpPutStream      Op = "put_stream"      // StreamConfig, Action, Limits
+	OpDeleteStream   Op = "delete_stream"   //
+	OpPutConsumer    Op = "put_consumer"    // Consumer, ConsumerConfig, Action, Limits, Pedantic
+	OpDeleteConsumer Op = "delete_consumer" // Consumer
+	OpPauseConsumer  Op = "pause_consumer"  // Consumer, PauseUntil
+)
+
+// Entry is one change of the catalogue, as it is proposed.
+type Entry struct {
+	Op Op `json:"op"`
+	// Time is the proposer's clock; what the entry creates is created then. It stands in the entry
+	// because every replica and every replay must see the same.
+	Time     time.Time `json:"time"`
+	Account  string    `json:"account"`
+	Stream   string    `json:"stream"`
+	Consumer string    `json:"consumer,omitempty"`
+	// StreamConfig is normalized by the proposer.
+	StreamConfig *api.StreamConfig `json:"stream_config,omitempty"`
+	// ConsumerConfig is that of the request, with its name; it is normalized when the entry is
+	// applied, against the stream as it is then.
+	ConsumerConfig *api.ConsumerConfig `json:"consumer_config,omitempty"`
+	Action         Action              `json:"action,omitempty"`
+	Pedantic       bool                `json:"pedantic,omitempty"`
+	PauseUntil     *time.Time          `json:"pause_until,omitempty"` // nil resumes
+	// Limits are those in force at the proposer, so that every replica decides alike.
+	Limits *api.Limits `json:"limits,omitempty"`
+}
+
+// Action restricts a put to creating or to updating. A stream is put with one of the two.
+type Action string
+
+// Actions. Creating what exists with the same configuration is no error.
+const (
+	ActionEither Action = ""
+	ActionCreate Action = "create"
+	ActionUpdate Action = "update"
+)
+
+// Encode returns the bytes to propose, or says what is wrong with e.
+func (e *Entry) Encode() ([]byte, error) {
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("meta: encode entry %q: %w", e.Op, err)
+	}
+	return append([]byte{entryV1}, data...), nil
+}
+
+// DecodeEntry reads what Encode wrote.
+func DecodeEntry(b []byte) (*Entry, error) {
+	if len(b) == 0 || b[0] != entryV1 {
+		return nil, fmt.Errorf("decode entry %.16q: %w", b, ErrVersion)
+	}
+	var e Entry
+	if err := decodeStrict(b[1:], &e); err != nil {
+		return nil, fmt.Errorf("decode entry: %w", err)
+	}
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	return &e, nil
+}
+
+// decodeStrict reads one JSON value without unknown fields and nothing behind it.
+func decodeStrict(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("%w: bytes behind the end at offset %d", ErrCorrupt, d.InputOffset())
+	}
+	return nil
+}
+
+// check says which field of the entry is missing or out of place.
+func (e *Entry) check() error {
+	bad := func(field string) error { return fmt.Errorf("entry %q: %s: %w", e.Op, field, ErrInvalidEntry) }
+	onStream, onConsumer := false, false
+	switch e.Op {
+	case OpPutStream:
+		onStream = true
+		if e.StreamConfig == nil || e.StreamConfig.Name != e.Stream {
+			return bad("stream_config")
+		}
+		if e.Action != ActionCreate && e.Action != ActionUpdate {
+			return bad("action")
+		}
+	case OpDeleteStream:
+		onStream = true
+	case OpPutConsumer:
+		onConsumer = true
+		if e.ConsumerConfig == nil || e.ConsumerConfig.Durable != e.Consumer {
+			return bad("consumer_config")
+		}
+		if e.Action != ActionEither && e.Action != ActionCreate && e.Action != ActionUpdate {
+			return bad("action")
+		}
+	case OpDeleteConsumer, OpPauseConsumer:
+		onConsumer = true
+	default:
+		return bad("op")
+	}
+	put := e.Op == OpPutStream || e.Op == OpPutConsumer
+	switch {
+	case e.Account == "":
+		return bad("account")
+	case !api.ValidName(e.Stream):
+		return bad("stream")
+	case onStream && e.Consumer != "", onConsumer && !api.ValidName(e.Consumer):
+		return bad("consumer")
+	case e.Op != OpPutStream && e.StreamConfig != nil:
+		return bad("stream_config")
+	case e.Op != OpPutConsumer && (e.ConsumerConfig != nil || e.Pedantic):
+		return bad("consumer_config")
+	case !put && e.Action != ActionEither:
+		return bad("action")
+	case put != (e.Limits != nil):
+		return bad("limits")
+	case e.Op != OpPauseConsumer && e.PauseUntil != nil:
+		return bad("pause_until")
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+package jetstream
+
+import (
+	"errors"
+	"fmt"
+
+	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/stream"
+)
+
+// Group is one replicated log. What is proposed comes back through the apply function that the
+// group was started with, in the order of the proposals, once a quorum has it on disk.
+type Group interface {
+	// Propose takes ownership of entry. It does not wait for I/O. It refuses when the group does
+	// not lead or has too much in flight.
+	Propose(entry []byte) error
+	// Stop ends the group; apply is not called any more when it returns.
+	Stop()
+}
+
+// Groups starts and removes the groups of this node.
+type Groups interface {
+	// Start replays the group's log through apply and returns when the group leads. apply borrows
+	// data for the call and is called by one goroutine at a time.
+	Start(id uint64, apply func(index uint64, data []byte)) (Group, error)
+	// Remove deletes the log of a stopped group, durably.
+	Remove(id uint64) error
+}
+
+// Log reads back what groups have stored.
+type Log interface {
+	// ReadAt fills p from byte off of the entry at index. The bytes are not checked.
+	ReadAt(group, index uint64, off int, p []byte) error
+	// Release tells that entries up to upTo are not needed any more, not even for a replay.
+	Release(group, upTo uint64)
+	// Place names the file and offset of an entry, for messages to people.
+	Place(group, index uint64) string
+}
+
+// Errors of proposals.
+var (
+	// ErrStopped is returned when a stream or consumer is stopped or deleted.
+	ErrStopped = errors.New("jetstream: stopped")
+)
+
+// ack is a publish that waits for its batch to commit.
+type ack struct {
+	seq        uint64
+	start, end int // of the reply subject in acks.replies
+	duplicate  bool
+}
+
+// acks are the publishers that wait for one batch. Reply subjects lie back to back.
+type acks struct {
+	list    []ack
+	replies []byte
+}
+
+func (a *acks) add(reply []byte, v stream.Verdict) {
+	if len(reply) == 0 {
+		return
+	}
+	start := len(a.replies)
+	a.replies = append(a.replies, reply...)
+	a.list = append(a.list, ack{v.Seq, start, len(a.replies), v.Duplicate})
+}
+
+// proposal is something on its way through a stream's group, in order.
+type proposal struct {
+	entry    []byte // nil for a batch of messages until it is taken
+	messages bool
+	acks     acks                                    // of a batch of messages
+	done     func(fx stream.Effects, err *api.Error) // of anything else; may be nil
+}
+
+// maxOpenBytes is the size at which an open batch is proposed although others are in flight.
+const maxOpenBytes = 512 << 10
+
+// maxInFlightBytes bounds what a stream holds in memory for its group; publishers beyond it are
+// told to slow down (err_code 10167).
+const maxInFlightBytes = 64 << 20
+
+// nextLocked returns the next proposal that may go to the group, or nil.
+func (s *Stream) nextLocked() *proposal {
+	if s.failed != nil || s.stopped {
+		return nil
+	}
+	if n, size := s.admission.Open(); n > 0 && (len(s.inflight) == 0 || size >= maxOpenBytes || len(s.queue) > 0) {
+		p := &proposal{messages: true, acks: s.open, entry: s.admission.Take()}
+		s.open = acks{}
+		if n := len(s.spare); n > 0 {
+			s.open, s.spare = s.spare[n-1], s.spare[:n-1]
+		}
+		return p
+	}
+	if len(s.queue) > 0 {
+		p := s.queue[0]
+		s.queue = s.queue[1:]
+		return p
+	}
+	if len(s.removals.Seqs) > 0 && !s.removing {
+		s.removing = true
+		p := &proposal{entry: stream.EncodeRemove(s.now(), s.removals)}
+		p.done = func(stream.Effects, *api.Error) {
+			s.mu.Lock()
+			s.removing = false
+			s.mu.Unlock()
+		}
+		s.removals = stream.Remove{}
+		return p
+	}
+	return nil
+}
+
+// pump hands to the group what is ready, in order. One goroutine does it at a time and holds no
+// lock over the call, so that a group may apply within Propose.
+func (s *Stream) pump() {
+	s.mu.Lock()
+	if s.pumping {
+		s.mu.Unlock()
+		return
+	}
+	s.pumping = true
+	for p := s.nextLocked(); p != nil; p = s.nextLocked() {
+		entry := p.entry
+		p.entry = nil
+		s.inflight = append(s.inflight, p)
+		s.mu.Unlock()
+		err := s.group.Propose(entry)
+		s.mu.Lock()
+		if err != nil {
+			s.refuseLocked(err)
+		}
+	}
+	s.pumping = false
+	s.mu.Unlock()
+}
+
+// refuseLocked answers everything in flight that the group has refused. A refusal is of the newest
+// proposal; those before it are still on their way and keep their order, but sequences after it
+// were given out in vain: the admission starts again once the older ones are applied.
+func (s *Stream) refuseLocked(err error) {
+	last := len(s.inflight) - 1
+	p := s.inflight[last]
+	s.inflight = s.inflight[:last]
+	s.log.Error("stream group refused an entry", "stream", s.name, "account", s.account.name, "error", err)
+	if !p.messages {
+		if p.done != nil {
+			s.account.engine.work(func() { p.done(stream.Effects{}, api.ErrStreamStoreFailedF(err.Error())) })
+		}
+		return
+	}
+	refused := []acks{p.acks, s.open}
+	s.open = acks{}
+	s.admission.Retract()
+	reply := s.refusal(api.ErrStreamStoreFailedF(err.Error()))
+	s.account.engine.work(func() {
+		for _, a := range refused {
+			s.answer(&a, reply)
+		}
+	})
+}
+
+// propose queues an entry behind what is in flight; done is called after it is applied, without
+// locks held, and must not block.
+func (s *Stream) propose(entry []byte, done func(fx stream.Effects, err *api.Error)) {
+	s.mu.Lock()
+	stopped := s.stopped || s.failed != nil
+	if !stopped {
+		s.queue = append(s.queue, &proposal{entry: entry, done: done})
+	}
+	s.mu.Unlock()
+	if stopped {
+		if done != nil {
+			done(stream.Effects{}, api.ErrStreamNotFound)
+		}
+		return
+	}
+	s.pump()
+}
+
+// do proposes an entry and waits until it is applied.
+func (s *Stream) do(entry []byte) (stream.Effects, *api.Error) {
+	type result struct {
+		fx  stream.Effects
+		err *api.Error
+	}
+	ch := make(chan result, 1)
+	s.propose(entry, func(fx stream.Effects, err *api.Error) { ch <- result{fx, err} })
+	r := <-ch
+	return r.fx, r.err
+}
+
+// remove queues single messages for removal; many are removed by one entry.
+func (s *Stream) remove(seqs ...uint64) {
+	s.mu.Lock()
+	s.removals.Seqs = append(s.removals.Seqs, seqs...)
+	s.mu.Unlock()
+	s.pump()
+}
+
+// apply takes a committed entry; the group calls it.
+func (s *Stream) apply(index uint64, entry []byte) {
+	s.mu.Lock()
+	if s.failed != nil {
+		s.mu.Unlock()
+		return
+	}
+	fx, err := s.machine.Apply(index, entry)
+	if err != nil {
+		s.failed = fmt.Errorf("apply entry %d of stream %q (%s): %w",
+			index, s.name, s.account.engine.cfg.Log.Place(s.id, index), err)
+		s.log.Error("stream stopped", "error", s.failed)
+	}
+	var p *proposal
+	if len(s.inflight) > 0 {
+		p, s.inflight = s.inflight[0], s.inflight[1:]
+		if p.messages {
+			s.admission.Applied()
+		} else if s.admission != nil {
+			s.admission.Moved()
+		}
+	}
+	live := s.admission != nil
+	s.mu.Unlock()
+	if m, ok := s.store.(*memoryGroup); ok {
+		m.release(fx.Dead)
+	}
+	if !live {
+		return // replay
+	}
+	s.pump() // before the acks leave, so that the next batch is on its way to the disk meanwhile
+	switch {
+	case p == nil:
+	case err != nil && p.messages:
+		s.answer(&p.acks, s.refusal(api.ErrStreamStoreFailedF(err.Error())))
+	case err != nil:
+		if p.done != nil {
+			p.done(fx, api.ErrStreamGeneralF(err.Error()))
+		}
+	case p.messages:
+		s.acknowledge(&p.acks)
+	case p.done != nil:
+		p.done(fx, nil)
+	}
+	s.notify(fx)
+	if p != nil && p.messages {
+		s.recycle(p.acks)
+	}
+}
+
+// recycle keeps the buffers of answered acks for a later batch.
+func (s *Stream) recycle(a acks) {
+	const spares, largest = 2, 1 << 20
+	if cap(a.replies) == 0 || cap(a.replies) > largest {
+		return
+	}
+	s.mu.Lock()
+	if len(s.spare) < spares {
+		s.spare = append(s.spare, acks{list: a.list[:0], replies: a.replies[:0]})
+	}
+	s.mu.Unlock()
+}

@@ -1,0 +1,144 @@
+package jetstream
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"millrace/appliance/server/jetstream/stream"
+)
+
+// ErrNotStored is returned when a stream does not hold a sequence (any more).
+var ErrNotStored = errors.New("jetstream: message not stored")
+
+// load reads one message into buf, growing it, and returns it; its slices alias the buffer.
+func (s *Stream) load(seq uint64, buf []byte) (stream.Message, []byte, error) {
+	s.mu.RLock()
+	place, ok := s.machine.Place(seq)
+	s.mu.RUnlock()
+	if !ok {
+		return stream.Message{}, buf, ErrNotStored
+	}
+	buf = slices.Grow(buf[:0], int(place.Len))[:place.Len]
+	if err := s.store.ReadAt(s.id, place.Index, int(place.Off), buf); err != nil {
+		return stream.Message{}, buf, s.readError(seq, place, err)
+	}
+	m, err := stream.DecodeMessage(buf, seq)
+	if err != nil {
+		return stream.Message{}, buf, s.readError(seq, place, err)
+	}
+	return m, buf, nil
+}
+
+// readError names what could not be read and where it lies. A message that was removed meanwhile
+// is not an error of the disk.
+func (s *Stream) readError(seq uint64, p stream.Place, err error) error {
+	s.mu.RLock()
+	_, stored := s.machine.Place(seq)
+	s.mu.RUnlock()
+	if !stored {
+		return ErrNotStored
+	}
+	err = fmt.Errorf("read message %d of stream %q at %s, entry offset %d: %w",
+		seq, s.name, s.store.Place(s.id, p.Index), p.Off, err)
+	s.log.Error("stored message cannot be read", "account", s.account.name, "error", err)
+	return err
+}
+
+// readAhead is how much a reader that goes through a stream in order reads at once, in bytes.
+const readAhead = 64 << 10
+
+// reader reads a stream for one consumer. It is not safe for concurrent use but for Bounds.
+type reader struct {
+	s       *Stream
+	filters []string
+	filter  *stream.Filter
+
+	window []byte       // bytes of the entries at place
+	place  stream.Place // of window
+	next   uint64       // the sequence after the last one read
+}
+
+func newReader(s *Stream) *reader { return &reader{s: s, filter: stream.NewFilter()} }
+
+// compiled returns the filter of subjects; a consumer asks for the same again and again.
+func (r *reader) compiled(subjects []string) *stream.Filter {
+	if !slices.Equal(subjects, r.filters) {
+		r.filters, r.filter = slices.Clone(subjects), stream.NewFilter(subjects...)
+	}
+	return r.filter
+}
+
+// Bounds returns the stream's first and last sequence.
+func (r *reader) Bounds() (first, last uint64) {
+	r.s.mu.RLock()
+	defer r.s.mu.RUnlock()
+	return r.s.machine.Bounds()
+}
+
+// Next returns the first message at or after from that one of filters matches.
+func (r *reader) Next(from uint64, filters []string) (uint64, bool) {
+	r.s.mu.RLock()
+	defer r.s.mu.RUnlock()
+	return r.s.machine.Next(from, r.compiled(filters))
+}
+
+// Pending returns the number of messages at or after from that one of filters matches.
+func (r *reader) Pending(from uint64, filters []string) uint64 {
+	r.s.mu.RLock()
+	defer r.s.mu.RUnlock()
+	return r.s.machine.Pending(from, r.compiled(filters))
+}
+
+// LastPerSubject returns the newest message at or before upTo of each subject, ascending.
+func (r *reader) LastPerSubject(filters []string, upTo uint64) []uint64 {
+	r.s.mu.RLock()
+	defer r.s.mu.RUnlock()
+	return r.s.machine.LastPerSubject(r.compiled(filters), upTo)
+}
+
+// TimeToSeq returns the first message stored at or after t, or the sequence after the last.
+func (r *reader) TimeToSeq(t time.Time) uint64 {
+	r.s.mu.RLock()
+	defer r.s.mu.RUnlock()
+	return r.s.machine.TimeToSeq(t)
+}
+
+// load returns message seq. Reading in order costs one read of the journal for many messages. The
+// slices stay valid until the next call.
+func (r *reader) load(seq uint64) (stream.Message, error) {
+	limit := 0
+	if seq == r.next {
+		limit = readAhead
+	}
+	r.next = seq + 1
+	r.s.mu.RLock()
+	place, ok := r.s.machine.Place(seq)
+	if ok && !r.holds(place) && limit > 0 {
+		place, ok = r.s.machine.Run(seq, limit)
+	}
+	r.s.mu.RUnlock()
+	if !ok {
+		return stream.Message{}, ErrNotStored
+	}
+	if !r.holds(place) {
+		r.window = slices.Grow(r.window[:0], int(place.Len))[:place.Len]
+		r.place = place
+		if err := r.s.store.ReadAt(r.s.id, place.Index, int(place.Off), r.window); err != nil {
+			r.place = stream.Place{}
+			return stream.Message{}, r.s.readError(seq, place, err)
+		}
+	}
+	m, err := stream.DecodeMessage(r.window[place.Off-r.place.Off:], seq)
+	if err != nil {
+		r.place = stream.Place{}
+		return stream.Message{}, r.s.readError(seq, place, err)
+	}
+	return m, nil
+}
+
+// holds reports whether p lies in the window.
+func (r *reader) holds(p stream.Place) bool {
+	return p.Index == r.place.Index && p.Off >= r.place.Off && p.Off+p.Len <= r.place.Off+r.place.Len
+}

@@ -1,0 +1,135 @@
+package jetstream
+
+import (
+	"encoding/json"
+	"strings"
+
+	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/stream"
+)
+
+// request is one API request, owned.
+type request struct {
+	api.Call
+	account      *account
+	reply        string
+	header, body []byte
+}
+
+// request takes an API request off the publisher's goroutine.
+func (a *account) request(m Msg) {
+	call, ok := api.ParseCall(string(m.Subject))
+	if !ok || len(m.Reply) == 0 {
+		return // unknown calls are not answered, as by nats-server
+	}
+	a.requests.Add(1)
+	r := &request{
+		Call: call, account: a, reply: string(m.Reply),
+		header: append([]byte(nil), m.Header...), body: append([]byte(nil), m.Data...),
+	}
+	if a.engine.jobs.len() >= maxRequests {
+		r.respond(api.Response{Type: call.Type, Error: api.ErrInsufficientResources})
+		return
+	}
+	a.engine.work(r.serve)
+}
+
+func (r *request) serve() {
+	if r.Verb == api.VerbDirectGet {
+		r.directGet()
+		return
+	}
+	if !api.LevelServed(string(stream.HeaderValue(r.header, stream.HeaderRequiredAPILevel))) {
+		r.fail(api.ErrRequiredApiLevel)
+		return
+	}
+	handlers := map[api.Verb]func(*request) (any, *api.Error){
+		api.VerbAccountInfo:    (*request).accountInfo,
+		api.VerbStreamCreate:   (*request).streamCreate,
+		api.VerbStreamUpdate:   (*request).streamUpdate,
+		api.VerbStreamDelete:   (*request).streamDelete,
+		api.VerbStreamInfo:     (*request).streamInfo,
+		api.VerbStreamNames:    (*request).streamNames,
+		api.VerbStreamList:     (*request).streamList,
+		api.VerbStreamPurge:    (*request).streamPurge,
+		api.VerbMsgGet:         (*request).msgGet,
+		api.VerbMsgDelete:      (*request).msgDelete,
+		api.VerbConsumerCreate: (*request).consumerCreate,
+		api.VerbDurableCreate:  (*request).consumerCreate,
+		api.VerbConsumerInfo:   (*request).consumerInfo,
+		api.VerbConsumerNames:  (*request).consumerNames,
+		api.VerbConsumerList:   (*request).consumerList,
+		api.VerbConsumerDelete: (*request).consumerDelete,
+		api.VerbConsumerPause:  (*request).consumerPause,
+		api.VerbConsumerReset:  (*request).consumerReset,
+		api.VerbUnserved:       func(r *request) (any, *api.Error) { return nil, r.Refusal },
+	}
+	response, err := handlers[r.Verb](r)
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	r.respond(response)
+}
+
+// ok is the envelope of a good answer.
+func (r *request) ok() api.Response { return api.Response{Type: r.Type} }
+
+func (r *request) fail(err *api.Error) {
+	r.account.failures.Add(1)
+	r.respond(api.Response{Type: r.Type, Error: err})
+}
+
+func (r *request) respond(v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic("BUG: encode API response: " + err.Error())
+	}
+	r.account.bus.Publish(r.reply, "", nil, body)
+}
+
+// decode reads the body into v; an empty body leaves it as it is.
+func (r *request) decode(v any) *api.Error {
+	if len(strings.TrimSpace(string(r.body))) == 0 {
+		return nil
+	}
+	return api.Decode(r.body, v)
+}
+
+func (r *request) empty() *api.Error {
+	if len(strings.TrimSpace(string(r.body))) > 0 {
+		return api.ErrNotEmptyRequest
+	}
+	return nil
+}
+
+func (r *request) stream() (*Stream, *api.Error) { return r.account.stream(r.Call.Stream) }
+
+func (r *request) accountInfo() (any, *api.Error) {
+	if err := r.empty(); err != nil {
+		return nil, err
+	}
+	a := r.account
+	stats := &api.AccountStats{
+		Domain: a.engine.cfg.Domain,
+		API:    api.APIStats{Level: api.Level, Total: a.requests.Load(), Errors: a.failures.Load()},
+	}
+	stats.Limits = a.limits
+	for _, s := range a.all() {
+		s.mu.RLock()
+		_, bytes := s.machine.Usage()
+		cfg := s.machine.Config()
+		stats.Consumers += len(s.consumers)
+		s.mu.RUnlock()
+		stats.Streams++
+		reserved := uint64(max(0, cfg.MaxBytes))
+		if cfg.Storage == api.MemoryStorage {
+			stats.Memory += bytes
+			stats.ReservedMemory += reserved
+		} else {
+			stats.Store += bytes
+			stats.ReservedStore += reserved
+		}
+	}
+	return api.AccountInfoResponse{Response: r.ok(), AccountStats: stats}, nil
+}

@@ -1,0 +1,342 @@
+package jetstream
+
+import (
+	"encoding/json"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/stream"
+)
+
+// Stream runs one stream: it takes publishes from the account's subjects, drives the stream's
+// group, and serves readers.
+type Stream struct {
+	id      uint64 // of its group
+	name    string
+	account *account
+	created time.Time
+	group   Group
+	store   Log
+	log     *slog.Logger
+	ackHead []byte // of every PubAck, up to the sequence
+
+	creating sync.Mutex // held over the creation or update of a consumer
+
+	// mu guards what follows. It is never held over a call to the group, the bus or a consumer.
+	mu        sync.RWMutex
+	machine   *stream.Machine
+	admission *stream.Admission // nil while the log is replayed
+	open      acks              // of the open batch
+	spare     []acks
+	inflight  []*proposal // given to the group; oldest first
+	queue     []*proposal // not yet given to the group
+	removals  stream.Remove
+	removing  bool
+	pumping   bool
+	stopped   bool
+	failed    error // the log holds what cannot be applied
+	consumers map[string]*consumerEntry
+	cancel    []func() // subscriptions
+	expiry    *time.Timer
+	transform *api.Transform // nil: subjects stay as they are
+}
+
+func newStream(a *account, id uint64, name string, created time.Time) *Stream {
+	s := &Stream{
+		id: id, name: name, account: a, created: created,
+		log: a.engine.cfg.Logger, machine: stream.New(), consumers: map[string]*consumerEntry{},
+	}
+	quoted, _ := json.Marshal(name)
+	s.ackHead = append(append([]byte(`{"stream":`), quoted...), `,"seq":`...)
+	return s
+}
+
+// start replays the stream's log and, if it is empty, gives it its configuration.
+func (s *Stream) start(config api.StreamConfig) error {
+	var err error
+	if config.Storage == api.MemoryStorage {
+		m := newMemoryGroup(s.apply)
+		s.group, s.store = m, m
+	} else {
+		s.store = s.account.engine.cfg.Log
+		if s.group, err = s.account.engine.cfg.Groups.Start(s.id, s.apply); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	if err := s.failed; err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.admission = stream.NewAdmission(s.machine, s.wantedLocked)
+	fresh := s.machine.Config().Name == ""
+	s.mu.Unlock()
+	if fresh {
+		if _, err := s.do(stream.EncodeConfig(s.now(), config)); err != nil {
+			return err
+		}
+	}
+	return s.subscribe()
+}
+
+func (s *Stream) now() time.Time { return time.Now() }
+
+// subscribe makes the stream's subjects its own in the account; publishes arrive from then on.
+func (s *Stream) subscribe() error {
+	s.mu.Lock()
+	old := s.cancel
+	s.cancel = nil
+	cfg := s.machine.Config()
+	s.transform = nil
+	if t := cfg.SubjectTransform; t != nil && t.Destination != "" {
+		var err error
+		if s.transform, err = api.ParseTransform(t.Source, t.Destination); err != nil {
+			s.mu.Unlock()
+			return err
+		}
+	}
+	s.mu.Unlock()
+	var cancel []func()
+	if !cfg.Sealed {
+		for _, subj := range cfg.Subjects {
+			stop, err := s.account.bus.Subscribe(subj, "", s.publish)
+			if err != nil {
+				return err
+			}
+			cancel = append(cancel, stop)
+		}
+	}
+	if cfg.AllowDirect {
+		direct := api.Prefix + "DIRECT.GET." + s.name
+		for _, subj := range []string{direct, direct + ".>"} {
+			stop, err := s.account.bus.Subscribe(subj, "_sys_", s.account.request)
+			if err != nil {
+				return err
+			}
+			cancel = append(cancel, stop)
+		}
+	}
+	s.mu.Lock()
+	s.cancel = cancel
+	s.mu.Unlock()
+	for _, stop := range old {
+		stop()
+	}
+	s.schedule()
+	return nil
+}
+
+// publish takes a message that a client has sent to one of the stream's subjects. It runs on the
+// publisher's goroutine and borrows m.
+func (s *Stream) publish(m Msg) {
+	s.mu.Lock()
+	var err *api.Error
+	var v stream.Verdict
+	switch {
+	case s.stopped:
+		s.mu.Unlock()
+		return
+	case s.failed != nil:
+		err = api.ErrStreamStoreFailedF(s.failed.Error())
+	case s.admission.Pending() > maxInFlightBytes:
+		err = api.ErrStreamTooManyRequests
+	default:
+		subj := m.Subject
+		if s.transform != nil {
+			if mapped, ok := s.transform.Apply(string(subj)); ok {
+				subj = []byte(mapped)
+			}
+		}
+		v, err = s.admission.Admit(s.now(), stream.Publish{Subject: subj, Header: m.Header, Data: m.Data})
+	}
+	reply := m.Reply
+	if s.machine.Config().NoAck {
+		reply = nil
+	}
+	stored := false
+	if err == nil {
+		if _, last := s.machine.Bounds(); v.Duplicate && v.Seq <= last {
+			stored = true
+		} else {
+			s.awaitLocked(reply, v)
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		if len(reply) > 0 {
+			s.account.bus.Publish(string(reply), "", nil, s.refusal(err))
+		}
+	case stored:
+		if len(reply) > 0 {
+			s.account.bus.Publish(string(reply), "", nil, s.appendAck(nil, v.Seq, true))
+		}
+	default:
+		s.pump()
+	}
+}
+
+// awaitLocked lets reply wait for the batch that holds v, or for one after it.
+func (s *Stream) awaitLocked(reply []byte, v stream.Verdict) {
+	if n, _ := s.admission.Open(); n == 0 { // it repeats a message that is in flight already
+		for i := len(s.inflight) - 1; i >= 0; i-- {
+			if p := s.inflight[i]; p.messages {
+				p.acks.add(reply, v)
+				return
+			}
+		}
+	}
+	s.open.add(reply, v)
+}
+
+// acknowledge sends the PubAcks of a committed batch.
+func (s *Stream) acknowledge(a *acks) {
+	replies := string(a.replies) // one allocation for all reply subjects
+	var buf []byte
+	for _, k := range a.list {
+		buf = s.appendAck(buf[:0], k.seq, k.duplicate)
+		s.account.bus.Publish(replies[k.start:k.end], "", nil, buf)
+	}
+}
+
+// answer sends the same answer to every publisher of a batch.
+func (s *Stream) answer(a *acks, body []byte) {
+	replies := string(a.replies)
+	for _, k := range a.list {
+		s.account.bus.Publish(replies[k.start:k.end], "", nil, body)
+	}
+}
+
+func (s *Stream) appendAck(b []byte, seq uint64, duplicate bool) []byte {
+	b = append(b, s.ackHead...)
+	b = strconv.AppendUint(b, seq, 10)
+	if d := s.account.engine.cfg.Domain; d != "" {
+		b = append(append(append(b, `,"domain":"`...), d...), '"')
+	}
+	if duplicate {
+		b = append(b, `,"duplicate":true`...)
+	}
+	return append(b, '}')
+}
+
+// refusal is the PubAck of a refused publish.
+func (s *Stream) refusal(err *api.Error) []byte {
+	b, _ := json.Marshal(api.PubAckResponse{
+		Error:  err,
+		PubAck: &api.PubAck{Stream: s.name, Domain: s.account.engine.cfg.Domain},
+	})
+	return b
+}
+
+// notify tells consumers and timers what an entry has changed.
+func (s *Stream) notify(fx stream.Effects) {
+	s.mu.RLock()
+	entries := make([]*consumerEntry, 0, len(s.consumers))
+	for _, c := range s.consumers {
+		entries = append(entries, c)
+	}
+	s.mu.RUnlock()
+	for _, c := range entries {
+		if fx.HeadMoved {
+			c.Purged(fx.Head)
+		}
+		for _, seq := range fx.Removed {
+			c.Removed(seq)
+		}
+		if fx.Last > 0 {
+			c.NewMessages()
+		}
+	}
+	if fx.Last > 0 || fx.HeadMoved {
+		s.schedule()
+	}
+}
+
+// schedule sets the timer of the next expiry by max_age, if none is set.
+func (s *Stream) schedule() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	age := s.machine.Config().MaxAge
+	if age <= 0 || s.expiry != nil || s.stopped {
+		return
+	}
+	oldest, ok := s.machine.Oldest()
+	if !ok {
+		return
+	}
+	const atMost = 250 * time.Millisecond // one entry removes all that expired meanwhile
+	s.expiry = time.AfterFunc(max(time.Until(oldest.Add(age)), atMost), s.expire)
+}
+
+// expire proposes the removal of what is older than max_age.
+func (s *Stream) expire() {
+	s.mu.Lock()
+	s.expiry = nil
+	now := s.now()
+	age := s.machine.Config().MaxAge
+	var upto uint64
+	if age > 0 && !s.stopped {
+		upto = s.machine.OlderThan(now.Add(-age))
+	}
+	s.mu.Unlock()
+	if upto > 0 {
+		s.propose(stream.EncodeRemove(now, stream.Remove{Upto: upto}), func(stream.Effects, *api.Error) { s.schedule() })
+		return
+	}
+	s.schedule()
+}
+
+// wantedLocked reports whether a consumer's filter takes subj.
+func (s *Stream) wantedLocked(subj string) bool {
+	for _, c := range s.consumers {
+		if c.filter.Matches(subj) {
+			return true
+		}
+	}
+	return false
+}
+
+// delete ends the stream and its consumers and drops their logs.
+func (s *Stream) delete() {
+	for _, c := range s.allConsumers() {
+		s.forgetConsumer(c)
+		s.endConsumer(c)
+	}
+	s.close()
+	if s.machine.Config().Storage == api.MemoryStorage {
+		return
+	}
+	if err := s.account.engine.cfg.Groups.Remove(s.id); err != nil {
+		s.log.Error("remove stream group", "stream", s.name, "account", s.account.name, "error", err)
+	}
+}
+
+// close ends the stream; its log stays. What waits for the group is answered with an error.
+func (s *Stream) close() {
+	s.mu.Lock()
+	s.stopped = true
+	cancel := s.cancel
+	s.cancel = nil
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	s.mu.Unlock()
+	for _, stop := range cancel {
+		stop()
+	}
+	if s.group != nil {
+		s.group.Stop()
+	}
+	s.mu.Lock()
+	waiting := append(s.inflight, s.queue...)
+	s.inflight, s.queue = nil, nil
+	s.mu.Unlock()
+	for _, p := range waiting {
+		if p.done != nil {
+			p.done(stream.Effects{}, api.ErrStreamNotFound)
+		}
+	}
+}

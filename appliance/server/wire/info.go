@@ -1,0 +1,78 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Info is the document of an INFO line to a client; field names are the protocol's.
+type Info struct {
+	ServerID        string `json:"server_id"`
+	ServerName      string `json:"server_name"`
+	Version         string `json:"version"`
+	Proto           int    `json:"proto"`
+	GitCommit       string `json:"git_commit,omitempty"`
+	GoVersion       string `json:"go"`
+	Host            string `json:"host"`
+	Port            int    `json:"port"`
+	Headers         bool   `json:"headers"`
+	AuthRequired    bool   `json:"auth_required,omitempty"`
+	TLSRequired     bool   `json:"tls_required,omitempty"`
+	TLSVerify       bool   `json:"tls_verify,omitempty"`
+	TLSAvailable    bool   `json:"tls_available,omitempty"`
+	MaxPayload      int64  `json:"max_payload"` // -1: no limit
+	JetStream       bool   `json:"jetstream,omitempty"`
+	ClientID        uint64 `json:"client_id,omitempty"`
+	ClientIP        string `json:"client_ip,omitempty"`
+	Nonce           string `json:"nonce,omitempty"`
+	LameDuck        bool   `json:"ldm,omitempty"`
+	ConnectInfo     bool   `json:"connect_info,omitempty"`   // the answer to CONNECT
+	RemoteAccount   string `json:"remote_account,omitempty"` // account the client is bound to
+	IsSystemAccount bool   `json:"acc_is_sys,omitempty"`
+	APILevel        int    `json:"api_lvl,omitempty"`
+}
+
+// AppendInfo appends the INFO line of info.
+func AppendInfo(dst []byte, info *Info) []byte {
+	doc, err := json.Marshal(info)
+	if err != nil {
+		panic("BUG: marshal of Info: " + err.Error())
+	}
+	dst = append(dst, "INFO "...)
+	dst = append(dst, doc...)
+	return append(dst, CRLF...)
+}
+
+// Connect is the document of a CONNECT line.
+type Connect struct {
+	Verbose      bool   `json:"verbose"`
+	Pedantic     bool   `json:"pedantic"`
+	TLSRequired  bool   `json:"tls_required"`
+	Echo         bool   `json:"echo"`
+	Nkey         string `json:"nkey,omitempty"`
+	Sig          string `json:"sig,omitempty"`
+	JWT          string `json:"jwt,omitempty"`
+	Token        string `json:"auth_token,omitempty"`
+	User         string `json:"user,omitempty"`
+	Pass         string `json:"pass,omitempty"`
+	Name         string `json:"name"`
+	Lang         string `json:"lang"`
+	Version      string `json:"version"`
+	Protocol     int    `json:"protocol"` // 1: the client takes INFO at any time
+	Account      string `json:"account,omitempty"`
+	AccountNew   bool   `json:"new_account,omitempty"`
+	Headers      bool   `json:"headers,omitempty"`
+	NoResponders bool   `json:"no_responders,omitempty"`
+}
+
+// DefaultConnect is what holds for a client that has not sent CONNECT, and for fields that its
+// CONNECT leaves out.
+func DefaultConnect() Connect { return Connect{Verbose: true, Pedantic: true, Echo: true} }
+
+// Parse sets the fields that the JSON of a CONNECT line names.
+func (c *Connect) Parse(doc []byte) error {
+	if err := json.Unmarshal(doc, c); err != nil {
+		return fmt.Errorf("parse CONNECT: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+package boot
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"millrace/appliance/system/network"
+)
+
+const (
+	// dataDir is where the data disk is mounted.
+	dataDir = "/data"
+
+	// storeDir is where millraced keeps its streams unless configured otherwise.
+	storeDir = dataDir + "/millrace"
+
+	defaultPort = "4222"
+)
+
+// Settings are what a box needs to know itself, from the block `appliance { … }` of its
+// configuration file.
+type Settings struct {
+	Network network.Config // without Logger
+	Disk    string         // kernel name of the data disk; empty: found by its content
+}
+
+// File is a box's configuration file. The appliance block is ours; the rest is for millraced.
+type File struct {
+	name     string
+	text     string
+	entries  []entry
+	Settings Settings
+}
+
+// ParseConfig reads a configuration file in nats-server's syntax. name is used in errors, which say
+// the line. Empty text is the built-in configuration: streams on the data disk, port 4222, DHCP.
+func ParseConfig(name, text string) (*File, error) {
+	f := &File{name: name, text: text}
+	var err error
+	if f.entries, err = scanConfig(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if e, ok := find(f.entries, "appliance"); ok {
+		if e.kind != block {
+			return nil, f.errorf(e, "want a block, appliance { … }")
+		}
+		if err := f.parseAppliance(e.children); err != nil {
+			return nil, err
+		}
+	}
+	return f, f.checkStore()
+}
+
+func (f *File) errorf(e entry, format string, args ...any) error {
+	return fmt.Errorf("%s: line %d: %s: %s", f.name, e.line, e.key, fmt.Sprintf(format, args...))
+}
+
+// parseAppliance reads the appliance block.
+func (f *File) parseAppliance(entries []entry) error {
+	for _, e := range entries {
+		switch strings.ToLower(e.key) {
+		case "hostname":
+			if e.kind != scalar || !validHostname(e.text) {
+				return f.errorf(e, "want letters, digits and inner dashes, at most 63")
+			}
+			f.Settings.Network.Hostname = e.text
+		case "disks":
+			list := e.items
+			if e.kind == scalar {
+				list = []string{e.text}
+			}
+			if e.kind == block || len(list) != 1 {
+				return f.errorf(e, "want one disk, such as \"vdb\"")
+			}
+			f.Settings.Disk = strings.TrimPrefix(list[0], "/dev/")
+		case "network":
+			if e.kind != block {
+				return f.errorf(e, "want a block, network { address: …, gateway: … }")
+			}
+			if err := f.parseNetwork(e.children); err != nil {
+				return err
+			}
+		default:
+			return f.errorf(e, "unknown key; an appliance block has hostname, disks and network")
+		}
+	}
+	return nil
+}
+
+// parseNetwork reads the network block.
+func (f *File) parseNetwork(entries []entry) error {
+	n := &f.Settings.Network
+	for _, e := range entries {
+		var err error
+		key := strings.ToLower(e.key)
+		if e.kind != scalar && key != "dns" {
+			return f.errorf(e, "want one value")
+		}
+		switch key {
+		case "interface":
+			n.Interface = e.text
+		case "address":
+			n.Address, err = netip.ParsePrefix(e.text)
+		case "gateway":
+			n.Gateway, err = netip.ParseAddr(e.text)
+		case "dns":
+			list := e.items
+			if e.kind == scalar {
+				list = []string{e.text}
+			}
+			for _, text := range list {
+				var a netip.Addr
+				if a, err = netip.ParseAddr(text); err != nil {
+					break
+				}
+				n.DNS = append(n.DNS, a)
+			}
+		default:
+			return f.errorf(e, "unknown key; a network block has interface, address, gateway and dns")
+		}
+		if err != nil {
+			return f.errorf(e, "%v", err)
+		}
+	}
+	return nil
+}
+
+// checkStore refuses a store outside the data disk: everything else on a box is memory, and what
+// is acknowledged there is gone at the next boot.
+func (f *File) checkStore() error {
+	for _, e := range f.storeEntries() {
+		if p := path.Clean(e.text); p != dataDir && !strings.HasPrefix(p, dataDir+"/") {
+			return f.errorf(e, "%q is not on the data disk, which is %s", e.text, dataDir)
+		}
+	}
+	return nil
+}
+
+// storeEntries returns the entries that set the store directory: nats-server knows it at the top
+// and in the jetstream block.
+func (f *File) storeEntries() []entry {
+	var list []entry
+	if e, ok := find(f.entries, "store_dir", "storedir"); ok {
+		list = append(list, e)
+	}
+	if js, ok := find(f.entries, "jetstream"); ok {
+		if e, ok := find(js.children, "store_dir", "storedir", "store"); ok {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// Store returns the directory streams are kept in; empty when the file switches streams off.
+func (f *File) Store() string {
+	if js, ok := find(f.entries, "jetstream"); ok && js.kind == scalar && !isTrue(js.text) {
+		return ""
+	}
+	if list := f.storeEntries(); len(list) > 0 {
+		return path.Clean(list[len(list)-1].text)
+	}
+	return storeDir
+}
+
+// Listen returns host and port that clients connect to. An empty host is every address of the box.
+func (f *File) Listen() (host, port string) {
+	port = defaultPort
+	for _, e := range f.entries {
+		switch strings.ToLower(e.key) {
+		case "port":
+			port = e.text
+		case "host", "net":
+			host = e.text
+		case "listen":
+			if h, p, err := net.SplitHostPort(e.text); err == nil {
+				host, port = h, p
+			} else if _, err := strconv.Atoi(e.text); err == nil {
+				port = e.text
+			} else {
+				host = e.text
+			}
+		}
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.IsUnspecified() {
+		host = ""
+	}
+	return host, port
+}
+
+// edit replaces text[start:end].
+type edit struct {
+	start, end int
+	with       string
+}
+
+// Millraced returns the configuration for millraced. The appliance block is blanked out and what is
+// missing is added where it moves no line, so that millraced's errors name the lines of the owner's
+// file. withStore is false when there is no data disk: streams are switched off then, since memory
+// would lose what it acknowledged.
+func (f *File) Millraced(withStore bool) []byte {
+	var edits []edit
+	var add []string
+	blank := func(e entry) {
+		edits = append(edits, edit{e.start, e.end, blanks(f.text[e.start:e.end])})
+	}
+	if e, ok := find(f.entries, "appliance"); ok {
+		blank(e)
+	}
+	js, hasJS := find(f.entries, "jetstream")
+	switch {
+	case !withStore:
+		if hasJS {
+			blank(js)
+		}
+		add = append(add, "jetstream: disabled")
+	case len(f.storeEntries()) > 0:
+		if !hasJS {
+			add = append(add, "jetstream: enabled")
+		}
+	case !hasJS:
+		add = append(add, fmt.Sprintf("jetstream { store_dir: %q }", storeDir))
+	case js.kind == block:
+		edits = append(edits, edit{js.value + 1, js.value + 1, fmt.Sprintf(" store_dir: %q,", storeDir)})
+	case isTrue(js.text):
+		edits = append(edits, edit{js.value, js.end, fmt.Sprintf("{ store_dir: %q }", storeDir)})
+	}
+	if _, ok := find(f.entries, "listen", "port", "host", "net"); !ok {
+		add = append(add, fmt.Sprintf("listen: %q", "0.0.0.0:"+defaultPort))
+	}
+
+	slices.SortFunc(edits, func(a, b edit) int { return a.start - b.start })
+	var out bytes.Buffer
+	pos := 0
+	for _, e := range edits {
+		out.WriteString(f.text[pos:e.start] + e.with)
+		pos = e.end
+	}
+	out.WriteString(f.text[pos:])
+	for _, line := range add {
+		if out.Len() > 0 && !bytes.HasSuffix(out.Bytes(), []byte("\n")) {
+			out.WriteByte('\n')
+		}
+		out.WriteString(line + "\n")
+	}
+	return out.Bytes()
+}
+
+// blanks keeps the line ends of a text and nothing else.
+func blanks(text string) string {
+	return strings.Repeat("\n", strings.Count(text, "\n"))
+}
+
+// isTrue reports whether a scalar switches something on.
+func isTrue(text string) bool {
+	switch strings.ToLower(text) {
+	case "true", "yes", "on", "enabled", "enable":
+		return true
+	}
+	return false
+}
+
+// validHostname checks one label of a host name (RFC 1123).
+func validHostname(name string) bool {
+	if name == "" || len(name) > 63 || name[0] == '-' || name[len(name)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(name) {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,119 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// stopTimeout is how long millraced has to end after SIGTERM.
+	stopTimeout = 20 * time.Second
+
+	// slowStart is how long millraced may take to answer before that is worth a warning; reading a
+	// large store back takes time.
+	slowStart = 60 * time.Second
+)
+
+// supervisor runs one program, again whenever it ends.
+type supervisor struct {
+	reaper  *reaper
+	path    string
+	args    []string
+	env     []string
+	console io.Writer
+	addr    string // where it answers when it is ready
+	ready   func() // called each time it has become ready
+	logger  *slog.Logger
+}
+
+// run keeps the program running until ctx ends, then stops it and returns.
+func (s *supervisor) run(ctx context.Context) {
+	wait := backoff{first: 500 * time.Millisecond, most: 30 * time.Second, steady: time.Minute}
+	for {
+		started := time.Now()
+		err := s.once(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		pause := wait.next(time.Since(started))
+		s.logger.Error("millraced ended, starting it again", "cause", err, "in", pause.String())
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// once runs the program until it ends, by itself or because ctx did.
+func (s *supervisor) once(ctx context.Context) error {
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		defer pr.Close()
+		l := limiter{rate: linesSecond, burst: linesBurst}
+		if err := copyLines(s.console, pr, &l, time.Now); err != nil {
+			s.logger.Warn("millraced's output is lost", "cause", err)
+		}
+	})
+	pid, done, err := s.reaper.start(s.path, s.args, s.env, pw)
+	pw.Close()
+	if err != nil {
+		return err
+	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	wg.Go(func() { s.watch(watching) })
+	select {
+	case status := <-done:
+		return statusError(status)
+	case <-ctx.Done():
+	}
+	signalChild(pid, unix.SIGTERM)
+	select {
+	case status := <-done:
+		return statusError(status)
+	case <-time.After(stopTimeout):
+	}
+	s.logger.Warn("millraced does not stop, killing it", "waited", stopTimeout.String())
+	signalChild(pid, unix.SIGKILL)
+	return statusError(<-done)
+}
+
+// watch reports when the program answers.
+func (s *supervisor) watch(ctx context.Context) {
+	slow, stop := context.WithTimeout(ctx, slowStart)
+	defer stop()
+	err := waitReady(slow, s.addr)
+	if err != nil && errors.Is(slow.Err(), context.DeadlineExceeded) {
+		s.logger.Warn("millraced runs but does not answer yet", "cause", err)
+		err = waitReady(ctx, s.addr)
+	}
+	if err == nil {
+		s.ready()
+	}
+}
+
+// statusError says how a program ended; nil when it ended by itself without complaint.
+func statusError(w syscall.WaitStatus) error {
+	switch {
+	case w.Signaled():
+		return fmt.Errorf("ended by signal %s", w.Signal())
+	case w.ExitStatus() != 0:
+		return fmt.Errorf("exit code %d", w.ExitStatus())
+	}
+	return errors.New("exit code 0")
+}

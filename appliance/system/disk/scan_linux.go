@@ -1,0 +1,77 @@
+package disk
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// notDisks are the kernel name prefixes of block devices that are no disks of their own.
+var notDisks = []string{"loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd", "mtdblock"}
+
+// Scan looks at every disk of the machine.
+func Scan() ([]Disk, error) {
+	entries, err := os.ReadDir("/sys/block")
+	if err != nil {
+		return nil, fmt.Errorf("list disks: %w", err)
+	}
+	var disks []Disk
+	for _, e := range entries {
+		if isDisk(e.Name()) {
+			disks = append(disks, look(e.Name()))
+		}
+	}
+	return disks, nil
+}
+
+// isDisk tells disks from other block devices by the kernel name.
+func isDisk(name string) bool {
+	for _, p := range notDisks {
+		if strings.HasPrefix(name, p) {
+			return false
+		}
+	}
+	return true
+}
+
+// look reads one disk's properties and content.
+func look(name string) Disk {
+	d := Disk{Name: name, Removable: attr(name, "removable") == 1, ReadOnly: attr(name, "ro") == 1}
+	d.Bytes = attr(name, "size") * 512 // always in units of 512 bytes
+	f, err := os.Open(Device(name))
+	if err != nil {
+		d.Detail = err.Error()
+		return d
+	}
+	defer f.Close()
+	d.Content, d.Detail, d.ESP = Classify(f, d.Bytes)
+	return d
+}
+
+// attr reads a number from a disk's directory in /sys; 0 when there is none.
+func attr(name, attribute string) int64 {
+	b, err := os.ReadFile(filepath.Join("/sys/block", name, attribute))
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Device is the device file of a disk.
+func Device(name string) string {
+	return "/dev/" + name
+}
+
+// Partition is the device file of a disk's partition: names that end in a digit get a "p" between.
+func Partition(name string, number int) string {
+	if last := name[len(name)-1]; last >= '0' && last <= '9' {
+		return fmt.Sprintf("/dev/%sp%d", name, number)
+	}
+	return fmt.Sprintf("/dev/%s%d", name, number)
+}

@@ -1,0 +1,316 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"millrace/board"
+)
+
+// Go packages that the image runs.
+const (
+	initPackage   = "./appliance/cmd/uinit"
+	daemonPackage = "./appliance/cmd/millraced"
+)
+
+// Paths inside the initramfs, known to init as well.
+const (
+	initPath       = "init"
+	daemonPath     = "bin/millraced"
+	loadFile       = "etc/modules" // modules to load before any device is looked at, one a line
+	osReleaseFile  = "etc/os-release"
+	configOnESP    = "/config/millrace.conf"
+	moduleRootPath = "lib/modules"
+)
+
+// Config says what image to build.
+type Config struct {
+	Board    board.Board
+	Source   string // root of the millrace source tree
+	Output   string // image file; kernel, initramfs and UKI are written beside it
+	CacheDir string // where Debian packages are kept between builds
+
+	// Version names this build: in os-release, in the UKI's file name, and what the boot loader
+	// sorts by. Letters, digits, dots, tildes and dashes.
+	Version string
+
+	// Daemon is a millraced built elsewhere; empty builds the source tree's.
+	Daemon string
+
+	// ConfigFile is a millrace.conf to put on the EFI system partition; empty puts none, and the
+	// box uses its built-in configuration.
+	ConfigFile string
+
+	Logger *slog.Logger
+}
+
+// Result names what Build wrote.
+type Result struct {
+	Image     string // the disk image
+	UKI       string // the EFI program in it: kernel, initramfs and command line
+	Kernel    string // for direct boot in QEMU
+	Initramfs string // for direct boot in QEMU
+}
+
+// Outputs names the files that belong to an image file.
+func Outputs(image string) Result {
+	base := strings.TrimSuffix(image, filepath.Ext(image))
+	return Result{Image: image, UKI: base + ".efi", Kernel: base + ".vmlinuz", Initramfs: base + ".initramfs"}
+}
+
+var versionForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.~-]*$`)
+
+func (c Config) validate() error {
+	// No plus sign: in a file name it starts the boot loader's count of tries.
+	if !versionForm.MatchString(c.Version) {
+		return fmt.Errorf("version %q: want letters, digits, dots, tildes and dashes", c.Version)
+	}
+	if c.Output == "" || c.Source == "" || c.CacheDir == "" {
+		return fmt.Errorf("output, source and cache directory must be set")
+	}
+	if c.Logger == nil {
+		return fmt.Errorf("logger must be set")
+	}
+	return nil
+}
+
+// Build builds the image. Equal sources, lock file and configuration give equal bytes.
+func Build(ctx context.Context, c Config) (Result, error) {
+	if err := c.validate(); err != nil {
+		return Result{}, fmt.Errorf("image configuration: %w", err)
+	}
+	var conf []byte
+	if c.ConfigFile != "" {
+		var err error
+		if conf, err = os.ReadFile(c.ConfigFile); err != nil {
+			return Result{}, fmt.Errorf("read configuration for the image: %w", err)
+		}
+	}
+	packages, err := c.unpack(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	kernel, err := findKernel(packages)
+	if err != nil {
+		return Result{}, err
+	}
+	files, err := c.files(packages, kernel)
+	if err != nil {
+		return Result{}, err
+	}
+
+	tmp, err := os.MkdirTemp("", "millrace-image-")
+	if err != nil {
+		return Result{}, fmt.Errorf("build image: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	programs := map[string]string{initPath: filepath.Join(tmp, "init"), daemonPath: c.Daemon}
+	if err := c.goBuild(ctx, initPackage, programs[initPath]); err != nil {
+		return Result{}, err
+	}
+	if c.Daemon == "" {
+		programs[daemonPath] = filepath.Join(tmp, "millraced")
+		if err := c.goBuild(ctx, daemonPackage, programs[daemonPath]); err != nil {
+			return Result{}, err
+		}
+	}
+	initrd, err := initramfs(files, programs, c.Logger)
+	if err != nil {
+		return Result{}, err
+	}
+	return c.write(packages, kernel, initrd, conf)
+}
+
+// unpack reads what the image needs out of the pinned packages.
+func (c Config) unpack(ctx context.Context) (tree, error) {
+	lockFile := filepath.Join(c.Source, c.Board.LockFile)
+	f, err := os.Open(lockFile)
+	if err != nil {
+		return nil, fmt.Errorf("open package lock: %w", err)
+	}
+	defer f.Close()
+	lock, err := ParseLock(lockFile, f)
+	if err != nil {
+		return nil, err
+	}
+	pinned := make(map[string]Package)
+	for _, p := range lock {
+		pinned[p.Asked] = p
+	}
+	s := &store{dir: c.CacheDir, logger: c.Logger}
+	packages := make(tree)
+	for _, asked := range askedPackages(c.Board) {
+		p, ok := pinned[asked]
+		if !ok {
+			return nil, fmt.Errorf("%s pins no %s; run: go run ./tools/mkimage -board %s -refresh-lock", lockFile, asked, c.Board.Name)
+		}
+		deb, err := s.get(ctx, c.Board, p)
+		if err != nil {
+			return nil, err
+		}
+		if err := packages.addDeb(ctx, deb, wantedInDeb); err != nil {
+			return nil, err
+		}
+	}
+	return packages, nil
+}
+
+// wantedInDeb leaves out documentation, kernel debug maps and locales.
+func wantedInDeb(name string) bool {
+	for _, p := range []string{"usr/share/", "usr/lib/x86_64-linux-gnu/gconv/", "boot/System.map"} {
+		if strings.HasPrefix(name, p) {
+			return false
+		}
+	}
+	return true
+}
+
+// kernelFiles is where the kernel is in the packages.
+type kernelFiles struct {
+	release string // as in uname -r
+	path    string // such as "boot/vmlinuz-6.1.0-56-cloud-amd64"
+}
+
+// findKernel finds the one kernel in the packages.
+func findKernel(packages tree) (kernelFiles, error) {
+	var k kernelFiles
+	const prefix = "boot/vmlinuz-"
+	for name := range packages {
+		release, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		if k.path != "" {
+			return k, fmt.Errorf("packages hold two kernels, %s and %s", k.path, name)
+		}
+		k = kernelFiles{release: release, path: name}
+	}
+	if k.path == "" {
+		return k, fmt.Errorf("packages hold no kernel (%s*)", prefix)
+	}
+	return k, nil
+}
+
+// files returns what goes into the initramfs beside our own programs.
+func (c Config) files(packages tree, k kernelFiles) (tree, error) {
+	out := tree{
+		osReleaseFile: {data: osRelease(c.Version)},
+		loadFile:      {data: []byte(strings.Join(c.Board.LoadModules, "\n") + "\n")},
+	}
+	for _, program := range c.Board.Programs {
+		if err := addProgram(out, packages, program, c.Board.LibDir); err != nil {
+			return nil, err
+		}
+	}
+	return out, addModules(out, packages, k.release, append(c.Board.LoadModules, c.Board.Modules...))
+}
+
+// addModules adds the wanted kernel modules, and the files by which init finds them, to out.
+func addModules(out, packages tree, release string, wanted []string) error {
+	dir := path.Join(moduleRootPath, release)
+	all := make(modules)
+	for name, f := range packages {
+		rel, ok := strings.CutPrefix(name, dir+"/")
+		if !ok || path.Ext(name) != ".ko" {
+			continue
+		}
+		m, err := readModule(rel, f.data)
+		if err != nil {
+			return err
+		}
+		all[canonical(strings.TrimSuffix(path.Base(rel), ".ko"))] = m
+	}
+	builtin, err := packages.read(path.Join(dir, "modules.builtin"))
+	if err != nil {
+		return err
+	}
+	chosen, err := all.closure(wanted, builtinModules(builtin))
+	if err != nil {
+		return err
+	}
+	for _, m := range chosen {
+		name := path.Join(dir, m.path)
+		out[name] = packages[name]
+	}
+	out[path.Join(dir, "modules.builtin")] = file{data: builtin}
+	out[path.Join(dir, "modules.dep")] = file{data: chosen.depFile()}
+	out[path.Join(dir, "modules.alias")] = file{data: chosen.aliasFile()}
+	return nil
+}
+
+// osRelease is the os-release file (freedesktop os-release specification). The boot loader takes
+// title and version from the copy in the UKI.
+func osRelease(version string) []byte {
+	return fmt.Appendf(nil, "ID=millrace\nNAME=Millrace\nPRETTY_NAME=\"Millrace %s\"\n"+
+		"VERSION_ID=%s\nIMAGE_ID=millrace\nIMAGE_VERSION=%s\n", version, version, version)
+}
+
+// goBuild builds a static program of the source tree for the board.
+func (c Config) goBuild(ctx context.Context, pkg, out string) error {
+	c.Logger.Info("building", "package", pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, pkg)
+	cmd.Dir = c.Source
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+c.Board.GOARCH)
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stderr, &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, strings.TrimSpace(stderr.String()))
+	}
+	return nil
+}
+
+// write assembles the UKI and the disk image and writes all results.
+func (c Config) write(packages tree, k kernelFiles, initrd, conf []byte) (Result, error) {
+	kernel, err := packages.read(k.path)
+	if err != nil {
+		return Result{}, err
+	}
+	stub, err := packages.read(c.Board.EFI.Stub)
+	if err != nil {
+		return Result{}, err
+	}
+	loader, err := packages.read(c.Board.EFI.Loader)
+	if err != nil {
+		return Result{}, err
+	}
+	uki, err := buildUKI(stub, []section{
+		{".osrel", osRelease(c.Version)},
+		{".cmdline", []byte(c.Board.Cmdline)},
+		{".uname", []byte(k.release)},
+		{".linux", kernel},
+		{".initrd", initrd},
+	})
+	if err != nil {
+		return Result{}, err
+	}
+
+	out := Outputs(c.Output)
+	if err := os.MkdirAll(filepath.Dir(out.Image), 0o755); err != nil {
+		return Result{}, fmt.Errorf("make output directory: %w", err)
+	}
+	for name, data := range map[string][]byte{out.UKI: uki, out.Kernel: kernel, out.Initramfs: initrd} {
+		if err := os.WriteFile(name, data, 0o644); err != nil {
+			return Result{}, fmt.Errorf("write image file: %w", err)
+		}
+	}
+	files := []espFile{
+		{"/EFI/BOOT/" + c.Board.EFI.Removable, loader},
+		{"/EFI/Linux/millrace_" + c.Version + ".efi", uki},
+		{"/loader/loader.conf", []byte(loaderConf)},
+	}
+	if conf != nil {
+		files = append(files, espFile{configOnESP, conf})
+	}
+	if err := writeDisk(out.Image, "millrace/"+c.Board.Name, files); err != nil {
+		return Result{}, err
+	}
+	return out, nil
+}

@@ -1,0 +1,138 @@
+package image
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/diskfs/go-diskfs"
+	"github.com/diskfs/go-diskfs/disk"
+	"github.com/diskfs/go-diskfs/filesystem"
+	"github.com/diskfs/go-diskfs/partition/gpt"
+)
+
+const (
+	sectorSize = 512
+
+	// espBytes is the size of the EFI system partition: room for about 15 versions.
+	espBytes = 512 << 20
+
+	// alignBytes is what partitions are aligned to; it also stays free at the end for the backup
+	// partition table.
+	alignBytes = 1 << 20
+
+	// espName is the GPT name by which init knows the disk it was flashed to.
+	espName = "MILLRACE-ESP"
+
+	// espLabel is the volume label of the FAT file system.
+	espLabel = "MILLRACE"
+
+	// sourceDateEpoch is the time of every file in the image, in seconds since 1970: equal input
+	// gives equal images. 2026-01-01 00:00:00 UTC.
+	sourceDateEpoch = "1767225600"
+
+	// loaderConf makes systemd-boot start the newest version at once and offer nothing else.
+	loaderConf = "timeout 0\neditor no\nauto-entries no\nauto-firmware no\nconsole-mode keep\n"
+)
+
+// espFile is a file on the EFI system partition; path starts with a slash.
+type espFile struct {
+	path string
+	data []byte
+}
+
+// writeDisk writes a disk image: a partition table with one EFI system partition holding files. The
+// image is sparse. seed makes the GUIDs; equal seeds give equal GUIDs.
+func writeDisk(out, seed string, files []espFile) error {
+	if err := os.Remove(out); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("replace image: %w", err)
+	}
+	// go-diskfs takes the time of FAT entries from here and has no other way to set it.
+	old, had := os.LookupEnv("SOURCE_DATE_EPOCH")
+	if err := os.Setenv("SOURCE_DATE_EPOCH", sourceDateEpoch); err != nil {
+		return fmt.Errorf("fix image time: %w", err)
+	}
+	defer func() {
+		if had {
+			os.Setenv("SOURCE_DATE_EPOCH", old)
+		} else {
+			os.Unsetenv("SOURCE_DATE_EPOCH")
+		}
+	}()
+
+	d, err := diskfs.Create(out, espBytes+2*alignBytes, diskfs.SectorSize512)
+	if err != nil {
+		return fmt.Errorf("create image %s: %w", out, err)
+	}
+	defer d.Close()
+	table := &gpt.Table{
+		LogicalSectorSize:  sectorSize,
+		PhysicalSectorSize: sectorSize,
+		ProtectiveMBR:      true,
+		GUID:               guid(seed + "/disk"),
+		Partitions: []*gpt.Partition{{
+			Index: 1,
+			Start: alignBytes / sectorSize,
+			End:   (alignBytes+espBytes)/sectorSize - 1,
+			Size:  espBytes,
+			Type:  gpt.EFISystemPartition,
+			Name:  espName,
+			GUID:  guid(seed + "/esp"),
+		}},
+	}
+	if err := d.Partition(table); err != nil {
+		return fmt.Errorf("partition image %s: %w", out, err)
+	}
+	esp, err := d.CreateFilesystem(disk.FilesystemSpec{
+		Partition: 1, FSType: filesystem.TypeFat32, VolumeLabel: espLabel, Reproducible: true,
+	})
+	if err != nil {
+		return fmt.Errorf("format EFI system partition: %w", err)
+	}
+	for _, f := range files {
+		if err := addFile(esp, f); err != nil {
+			return err
+		}
+	}
+	if err := esp.Close(); err != nil {
+		return fmt.Errorf("finish EFI system partition: %w", err)
+	}
+	raw, err := d.Backend.Writable()
+	if err != nil {
+		return fmt.Errorf("finish image %s: %w", out, err)
+	}
+	if err := fixDotDot(raw, alignBytes); err != nil {
+		return fmt.Errorf("finish EFI system partition: %w", err)
+	}
+	return nil
+}
+
+// addFile writes one file and the directories above it.
+func addFile(esp filesystem.FileSystem, f espFile) error {
+	if err := esp.Mkdir(path.Dir(f.path)); err != nil {
+		return fmt.Errorf("make %s on EFI system partition: %w", path.Dir(f.path), err)
+	}
+	w, err := esp.OpenFile(f.path, os.O_CREATE|os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("create %s on EFI system partition: %w", f.path, err)
+	}
+	if _, err := w.Write(f.data); err != nil {
+		return fmt.Errorf("write %s on EFI system partition: %w", f.path, err)
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("write %s on EFI system partition: %w", f.path, err)
+	}
+	return nil
+}
+
+// guid makes a GUID (RFC 9562 version 8) from a seed.
+func guid(seed string) string {
+	h := sha256.Sum256([]byte(seed))
+	h[6] = h[6]&0x0f | 0x80
+	h[8] = h[8]&0x3f | 0x80
+	return strings.ToUpper(fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16]))
+}

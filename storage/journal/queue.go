@@ -1,0 +1,53 @@
+package journal
+
+// queued is one entry that waits to be written.
+type queued struct {
+	Entry
+	group *group
+	place place // set when it is encoded
+}
+
+// item is one thing that was appended: a Write, a group delete or a release.
+type item struct {
+	group    *group
+	entries  int // how many of queue.entries are its own
+	state    HardState
+	hasState bool
+	special  kind   // kindGroupDel, kindBounds or 0
+	index    uint64 // of a BOUNDS record
+	term     uint64
+	last     uint64
+	bytes    int // its records' room in a batch
+	done     func()
+}
+
+// queue is what was appended since the last queue was taken. Entries keep their data until written, and are
+// numbered through all queues: entries[i] has id base+i.
+type queue struct {
+	entries []queued
+	items   []item
+	base    uint64
+	bytes   int64
+	urgent  bool // somebody waits
+}
+
+// reset empties the queue for reuse.
+func (q *queue) reset() {
+	const keep = 1 << 16
+	if cap(q.entries) > keep || cap(q.items) > keep {
+		*q = queue{} // one flood does not pin memory for ever
+		return
+	}
+	clear(q.entries)
+	clear(q.items)
+	*q = queue{entries: q.entries[:0], items: q.items[:0]}
+}
+
+// get returns the entry with the given low half of its id, if it is in the queue.
+func (q *queue) get(id uint32) (Entry, bool) {
+	i := id - uint32(q.base)
+	if uint64(i) >= uint64(len(q.entries)) {
+		return Entry{}, false
+	}
+	return q.entries[i].Entry, true
+}

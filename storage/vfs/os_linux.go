@@ -1,0 +1,38 @@
+package vfs
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func allocate(f *os.File, size int64) error {
+	err := retry(f, func(fd int) error { return unix.Fallocate(fd, 0, 0, size) })
+	if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
+		return errors.ErrUnsupported
+	}
+	return err
+}
+
+func syncData(f *os.File) error { return retry(f, unix.Fdatasync) }
+
+// retry repeats a call that a signal interrupted; the runtime's preemption sends signals.
+func retry(f *os.File, call func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var callErr error
+	err = conn.Control(func(fd uintptr) {
+		for {
+			if callErr = call(int(fd)); callErr != unix.EINTR {
+				return
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return callErr
+}

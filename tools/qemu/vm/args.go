@@ -1,0 +1,55 @@
+package vm
+
+import (
+	"fmt"
+	"strings"
+
+	"millrace/image"
+)
+
+// paths are the files of one running machine.
+type paths struct {
+	nvram string // its UEFI variable store
+	qmp   string // its control socket
+}
+
+// args returns the emulator's arguments. forwards have their host ports filled in.
+func args(c Config, p paths) []string {
+	a := append([]string(nil), c.Board.QEMU.Args...)
+	a = append(a,
+		"-smp", fmt.Sprint(c.CPUs), "-m", fmt.Sprint(c.MemoryMiB),
+		"-display", "none", "-nodefaults", "-no-reboot",
+		// signal=off: the console passes ^C on instead of dying of it.
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-qmp", "unix:"+escape(p.qmp)+",server=on,wait=off",
+		// Without a random source the guest waits minutes for its generator.
+		"-device", "virtio-rng-pci",
+	)
+	out := image.Outputs(c.Image)
+	if c.Direct {
+		a = append(a, "-kernel", out.Kernel, "-initrd", out.Initramfs,
+			"-append", strings.TrimSpace(c.Board.Cmdline+" "+c.Cmdline))
+	} else {
+		a = append(a,
+			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+escape(c.Board.QEMU.Firmware),
+			"-drive", "if=pflash,format=raw,unit=1,file="+escape(p.nvram))
+	}
+	// Read only: several machines may boot one image.
+	a = append(a, "-drive", "if=none,id=boot,format=raw,readonly=on,file="+escape(out.Image),
+		"-device", "virtio-blk-pci,drive=boot,bootindex=1")
+	if c.DataDisk != "" {
+		a = append(a, "-drive", "if=none,id=data,format=raw,discard=unmap,file="+escape(c.DataDisk),
+			"-device", "virtio-blk-pci,drive=data,serial=data")
+	}
+	net := "user,id=net0,restrict=on"
+	for _, f := range c.Forwards {
+		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
+	}
+	// romfile=: no network boot, which costs seconds.
+	return append(a, "-netdev", net, "-device", "virtio-net-pci,netdev=net0,romfile=")
+}
+
+// escape doubles commas, which separate options in QEMU's arguments.
+func escape(path string) string {
+	return strings.ReplaceAll(path, ",", ",,")
+}

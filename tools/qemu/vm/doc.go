@@ -1,0 +1,11 @@
+// Package vm runs Millrace images in QEMU, for tools/qemu and for tests that need whole booted
+// boxes. It does not build images.
+//
+// Reading order:
+//
+//	vm.go       Config, VM: start, wait, power down, kill
+//	args.go     the emulator's command line
+//	boot.go     Boot: start and wait until the box serves, retrying a stalled emulator once
+//	console.go  what the guest prints
+//	qmp.go      the emulator's control socket
+package vm

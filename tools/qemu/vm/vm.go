@@ -1,0 +1,291 @@
+package vm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"millrace/board"
+)
+
+// powerButtonEvery is how often PowerDown presses the button again: a guest that is still booting
+// does not hear it.
+const powerButtonEvery = 2 * time.Second
+
+// Forward makes a TCP port of the guest reachable on 127.0.0.1 of this machine.
+type Forward struct {
+	Host  int // port here; 0 takes a free one
+	Guest int // port in the guest
+}
+
+// Config describes one machine.
+type Config struct {
+	Board board.Board // how to emulate it
+	Image string      // disk image made by tools/mkimage; its kernel and initramfs stand beside it
+
+	// Direct starts kernel and initramfs without firmware and boot loader, some seconds faster.
+	Direct bool
+
+	// Cmdline is added to the kernel command line; only with Direct.
+	Cmdline string
+
+	DataDisk  string // file of the data disk, created sparse when missing; empty: no data disk
+	DataBytes int64  // size of a new data disk; default 8 GiB
+
+	Forwards  []Forward
+	MemoryMiB int // default 768
+
+	// CPUs is the number of processors; default 1. More than one makes boots faster, but the
+	// emulator then stalls about one boot in twenty.
+	CPUs int
+
+	ConsoleLog string    // file that gets the console text; empty: none
+	Console    io.Writer // gets the console text too; nil: none
+
+	// BootTimeout is how long Boot waits for the box to serve; default 2 minutes.
+	BootTimeout time.Duration
+
+	Logger *slog.Logger // default: discards
+}
+
+func (c Config) withDefaults() Config {
+	if c.DataBytes == 0 {
+		c.DataBytes = 8 << 30
+	}
+	if c.MemoryMiB == 0 {
+		c.MemoryMiB = 768
+	}
+	if c.CPUs == 0 {
+		c.CPUs = 1
+	}
+	if c.BootTimeout == 0 {
+		c.BootTimeout = 2 * time.Minute
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	if c.Board.QEMU.Binary == "" {
+		return fmt.Errorf("board %q cannot be emulated", c.Board.Name)
+	}
+	if c.Image == "" {
+		return errors.New("no image")
+	}
+	if c.Cmdline != "" && !c.Direct {
+		return fmt.Errorf("command line %q: the one in the image is fixed; only a direct boot can add to it", c.Cmdline)
+	}
+	return nil
+}
+
+// VM is a running machine. Its methods may be called concurrently.
+type VM struct {
+	cfg     Config
+	dir     string // temporary files
+	qmp     string
+	cmd     *exec.Cmd
+	console *console
+	stderr  bytes.Buffer // read only after done is closed
+	done    chan struct{}
+	exit    error // set before done is closed
+	wg      sync.WaitGroup
+}
+
+// Start starts the emulator and returns at once; see WaitConsole and Boot for waiting. The caller
+// must end the machine with Kill or PowerDown.
+func Start(c Config) (*VM, error) {
+	c = c.withDefaults()
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("start machine: %w", err)
+	}
+	forwards, err := pickPorts(c.Forwards)
+	if err != nil {
+		return nil, fmt.Errorf("start machine: %w", err)
+	}
+	c.Forwards = forwards
+	// Unix socket paths must be shorter than 108 bytes, so the socket is not put beside the image.
+	dir, err := os.MkdirTemp("", "millrace-vm-")
+	if err != nil {
+		return nil, fmt.Errorf("start machine: %w", err)
+	}
+	v := &VM{cfg: c, dir: dir, qmp: filepath.Join(dir, "qmp"), done: make(chan struct{})}
+	if err := v.start(); err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("start machine: %w", err)
+	}
+	return v, nil
+}
+
+func (v *VM) start() error {
+	c := v.cfg
+	p := paths{nvram: filepath.Join(v.dir, "nvram"), qmp: v.qmp}
+	if !c.Direct {
+		vars, err := os.ReadFile(c.Board.QEMU.NVRAM)
+		if err != nil {
+			return fmt.Errorf("read firmware variables (package ovmf not installed? a direct boot needs none): %w", err)
+		}
+		if err := os.WriteFile(p.nvram, vars, 0o644); err != nil {
+			return fmt.Errorf("copy firmware variables: %w", err)
+		}
+	}
+	if c.DataDisk != "" {
+		if err := makeDisk(c.DataDisk, c.DataBytes); err != nil {
+			return err
+		}
+	}
+	mirror := c.Console
+	var log *os.File
+	if c.ConsoleLog != "" {
+		var err error
+		// Truncated: a line of an earlier run must not look like one of this.
+		if log, err = os.Create(c.ConsoleLog); err != nil {
+			return fmt.Errorf("create console log: %w", err)
+		}
+		if mirror = io.Writer(log); c.Console != nil {
+			mirror = io.MultiWriter(log, c.Console)
+		}
+	}
+	v.console = newConsole(mirror)
+	v.cmd = exec.Command(c.Board.QEMU.Binary, args(c, p)...)
+	v.cmd.Stdout, v.cmd.Stderr = v.console, &v.stderr
+	// Its own process group: ^C in a terminal is for us, who press the power button. And it must
+	// not outlive a test that is killed.
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := v.cmd.Start(); err != nil {
+		if log != nil {
+			log.Close()
+		}
+		return err
+	}
+	v.wg.Go(func() { v.wait(log) })
+	return nil
+}
+
+// wait collects the emulator's end.
+func (v *VM) wait(log *os.File) {
+	v.exit = v.cmd.Wait()
+	if log != nil {
+		v.exit = errors.Join(v.exit, log.Close())
+	}
+	v.console.finish()
+	os.RemoveAll(v.dir)
+	close(v.done)
+}
+
+// pickPorts fills in free host ports.
+func pickPorts(forwards []Forward) ([]Forward, error) {
+	out := append([]Forward(nil), forwards...)
+	for i := range out {
+		if out[i].Host != 0 {
+			continue
+		}
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close() // kept open until all are picked, so that all differ
+		out[i].Host = l.Addr().(*net.TCPAddr).Port
+	}
+	return out, nil
+}
+
+// makeDisk creates a sparse disk file unless there is one.
+func makeDisk(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("create data disk: %w", err)
+	}
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		return fmt.Errorf("create data disk: %w", err)
+	}
+	return nil
+}
+
+// Addr returns where a forwarded port of the guest is reached here, as "127.0.0.1:PORT". It panics
+// when Config.Forwards does not have the port.
+func (v *VM) Addr(guest int) string {
+	for _, f := range v.cfg.Forwards {
+		if f.Guest == guest {
+			return fmt.Sprintf("127.0.0.1:%d", f.Host)
+		}
+	}
+	panic(fmt.Sprintf("BUG: guest port %d is not forwarded", guest))
+}
+
+// Console returns what the guest has printed.
+func (v *VM) Console() string {
+	return v.console.String()
+}
+
+// WaitConsole waits until the guest has printed text. It returns ErrStalled when the guest's kernel
+// reports a stalled processor, and ErrEnded when the machine ends first.
+func (v *VM) WaitConsole(ctx context.Context, text string) error {
+	found, ok, err := v.console.wait(ctx, append([]string{text}, stallTexts...)...)
+	switch {
+	case err != nil:
+		return fmt.Errorf("wait for %q on the console: %w; it ends in:\n%s", text, err, tail(v.Console(), 20))
+	case !ok:
+		<-v.done
+		return fmt.Errorf("wait for %q on the console: %w (%v) %s; it ends in:\n%s",
+			text, ErrEnded, v.exit, v.stderr.String(), tail(v.Console(), 20))
+	case found != text:
+		return fmt.Errorf("wait for %q on the console: %w (%s)", text, ErrStalled, found)
+	}
+	return nil
+}
+
+// Done is closed when the machine has ended, by itself or not.
+func (v *VM) Done() <-chan struct{} {
+	return v.done
+}
+
+// Kill ends the emulator at once, as a power cut ends a machine: nothing the guest still held in
+// memory is saved. It returns when the process is gone; a machine that has ended is no error.
+//
+// What the guest had handed to its disk survives even without a flush, since it is in this
+// machine's page cache. Kill therefore cannot show a missing flush of the disk's own cache.
+func (v *VM) Kill() {
+	// The error says that the process has ended, which is what is wanted.
+	_ = v.cmd.Process.Kill()
+	v.wg.Wait()
+}
+
+// PowerDown presses the power button and waits until the guest has powered off.
+func (v *VM) PowerDown(ctx context.Context) error {
+	for {
+		if err := qmp(ctx, v.qmp, "system_powerdown"); err != nil {
+			select {
+			case <-v.done: // ended while asked
+			default:
+				return fmt.Errorf("press power button: %w", err)
+			}
+		}
+		select {
+		case <-v.done:
+			v.wg.Wait()
+			if v.exit != nil {
+				return fmt.Errorf("power down: emulator: %w: %s", v.exit, v.stderr.String())
+			}
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("power down: %w; the console ends in:\n%s", ctx.Err(), tail(v.Console(), 20))
+		case <-time.After(powerButtonEvery):
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package tidy
+
+// Project is the shape of this repository. A change of it is a commit of its own, with the reason.
+var Project = Rules{
+	Layers: []Layer{
+		// Pure: protocol, subjects, state machines.
+		{Folder: "appliance/server/wire"},
+		{Folder: "appliance/server/subject"},
+		{Folder: "appliance/server/jetstream/api", Ours: []string{"appliance/server/subject"}},
+		{Folder: "appliance/server/jetstream/meta", Ours: pureOfJetStream, Others: indexes},
+		{Folder: "appliance/server/jetstream/stream", Ours: pureOfJetStream, Others: indexes},
+		{Folder: "appliance/server/jetstream/consumer", Ours: pureOfJetStream, Others: indexes},
+
+		// The server. Broker, streams, raft, storage and plugins meet only in appliance/node: each
+		// declares the small interfaces that it calls.
+		{
+			Folder: "appliance/server/jetstream/delivery",
+			Ours:   append([]string{"appliance/server/jetstream/consumer"}, pureOfJetStream...),
+			Others: indexes,
+		},
+		{
+			Folder: "appliance/server/jetstream",
+			Ours:   []string{"appliance/server/wire", "appliance/server/subject"},
+			Others: indexes,
+		},
+		{
+			Folder: "appliance/server/broker",
+			Ours:   []string{"appliance/server/wire", "appliance/server/subject"},
+			Others: []string{"github.com/nats-io/nkeys", "github.com/nats-io/jwt/v2", "golang.org/x/crypto/bcrypt"},
+		},
+		{Folder: "appliance/server/monitor"},
+		{
+			Folder: "appliance/server/servertest",
+			Ours:   []string{"appliance/node", "appliance/server", "raft", "storage", "plugins"},
+			Others: []string{"github.com/nats-io/nats.go"},
+		},
+		{
+			Folder: "appliance/node",
+			Ours:   []string{"appliance/server", "raft", "storage", "plugins"},
+			Others: []string{
+				"github.com/nats-io/nats-server/v2/conf", "github.com/nats-io/nkeys", "github.com/nats-io/nuid",
+				"golang.org/x/crypto/bcrypt",
+			},
+		},
+		{Folder: "appliance/cmd/millraced", Ours: []string{"=appliance/node"}},
+
+		// The box.
+		{Folder: "appliance/cmd/uinit", Ours: []string{"appliance/system"}, Others: boxLibraries},
+		{Folder: "appliance/system", Others: boxLibraries},
+
+		// Storage and consensus.
+		{Folder: "storage/vfs", Others: []string{"golang.org/x/sys/unix"}},
+		{Folder: "storage/catalog", Ours: []string{"=storage", "storage/vfs"}, Others: []string{"go.etcd.io/bbolt"}},
+		{Folder: "storage/index", Ours: []string{"=storage", "storage/vfs"}, Others: indexes},
+		{Folder: "storage", Ours: []string{"=storage"}},
+		{
+			Folder: "raft/core",
+			Others: []string{"go.etcd.io/raft/v3", "go.etcd.io/etcd/raft/v3", "google.golang.org/protobuf"},
+		},
+		{Folder: "raft", Ours: []string{"=raft"}},
+
+		// Plugins.
+		{Folder: "plugins/abi"},
+		{Folder: "plugins/meter", Ours: []string{"plugins/abi"}},
+		{Folder: "plugins/sdk", Ours: []string{"plugins/abi"}},
+		{Folder: "plugins/examples", Ours: []string{"plugins/abi", "plugins/sdk"}},
+		{Folder: "plugins/service", Ours: []string{"=plugins", "plugins/abi"}},
+		{Folder: "plugins", Others: []string{"github.com/tetratelabs/wazero", "golang.org/x/sys/unix"}},
+
+		// Images and tools.
+		{Folder: "board"},
+		{
+			Folder: "image", Ours: []string{"board"},
+			Others: []string{
+				"github.com/diskfs/go-diskfs", "github.com/klauspost/compress", "github.com/u-root", "github.com/ulikunitz/xz",
+			},
+		},
+		{
+			Folder: "tools", Ours: []string{"board", "image", "plugins"},
+			Others: []string{"github.com/nats-io/nats.go", "github.com/nats-io/nkeys"},
+		},
+		{
+			Folder: "tools/e2e", Ours: []string{"appliance", "board", "image", "plugins", "raft", "storage", "tools"},
+			Others: []string{"github.com/nats-io/nats.go", "github.com/rogpeppe/go-internal/testscript"},
+		},
+		{Folder: "tools/tidy"},
+	},
+
+	Pure: []string{
+		"appliance/server/wire", "appliance/server/subject", "appliance/server/jetstream/api",
+		"appliance/server/jetstream/meta", "appliance/server/jetstream/stream",
+		"appliance/server/jetstream/consumer", "board", "plugins/abi",
+	},
+
+	Exceptions: []Exception{},
+}
+
+var (
+	pureOfJetStream = []string{"appliance/server/jetstream/api", "appliance/server/subject"}
+
+	// indexes are the data structures that nats-server publishes as packages of their own.
+	indexes = []string{
+		"github.com/nats-io/nats-server/v2/server/avl", "github.com/nats-io/nats-server/v2/server/gsl",
+		"github.com/nats-io/nats-server/v2/server/stree", "github.com/nats-io/nats-server/v2/server/thw",
+	}
+
+	boxLibraries = []string{
+		"github.com/u-root/u-root", "github.com/vishvananda/netlink", "github.com/insomniacslk/dhcp", "golang.org/x/sys/unix",
+	}
+)
