@@ -15,6 +15,11 @@ type Config struct {
 	// Log stores the logs of all groups. Required.
 	Log LogStore
 
+	// Admit is asked before a proposal of n bytes is taken: the place for bounds of the node, such as
+	// an entry that the store cannot hold, a full disk, or too much that waits to be written. Its
+	// error is wrapped in what Propose returns. It does not block. nil: everything is admitted.
+	Admit func(n int) error
+
 	// Workers is the number of goroutines that run the groups. 0: GOMAXPROCS.
 	Workers int
 
@@ -27,8 +32,8 @@ type Config struct {
 	MaxApplyBytes int64
 
 	// OnGroupFailure is called once when a group stops because of a broken invariant, an unreadable
-	// log or a panic in its Machine; other groups go on. It is called by the group's worker, so it
-	// must not call Stop, Remove or Close. nil: the failure is logged only.
+	// log or a panic in its Machine; other groups go on. It is called by the group's worker, so the
+	// rules for a Machine hold. nil: the failure is logged only.
 	OnGroupFailure func(id GroupID, err error)
 
 	// Logger receives failures and, at debug level, elections. nil: nothing is logged.
@@ -60,6 +65,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxApplyBytes == 0 {
 		c.MaxApplyBytes = 4 << 20
+	}
+	if c.Admit == nil {
+		c.Admit = func(int) error { return nil }
 	}
 	if c.OnGroupFailure == nil {
 		c.OnGroupFailure = func(GroupID, error) {}

@@ -17,4 +17,8 @@ var (
 
 	// ErrGroupExists is returned by Start when the group runs or is being removed.
 	ErrGroupExists = errors.New("raft: group exists")
+
+	// Parts of errors that name the group; callers cannot act on them.
+	errMembership = errors.New("membership changes are not supported")
+	errRemoving   = errors.New("removal is under way")
 )

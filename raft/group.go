@@ -58,12 +58,13 @@ const (
 	active            // someone runs the core
 )
 
-// Propose appends data to the group's log as one entry and takes ownership of data. It does not wait
-// for the disk. A nil error means that the entry is on its way: it was applied when Apply was called
-// with it, and is undecided when leadership is lost or the process ends before that. Proposals are
-// applied in the order of the calls.
+// Propose appends data to the group's log as one entry and takes ownership of data. It does not
+// wait for the disk. A nil error means that the entry is on its way: it is committed when Apply is
+// called with it, and undecided when leadership is lost, the group fails or the process ends before
+// that. Proposals are applied in the order of the calls.
 //
-// It returns ErrNotLeader, ErrBusy or ErrStopped; then nothing was proposed.
+// It returns ErrNotLeader, ErrBusy, ErrStopped or the error of Config.Admit; then nothing was
+// proposed.
 func (g *Group) Propose(data []byte) error {
 	size := int64(len(data))
 	switch {
@@ -72,6 +73,9 @@ func (g *Group) Propose(data []byte) error {
 	case size > g.cfg.MaxPendingBytes:
 		return fmt.Errorf("raft: propose to group %d: %d bytes exceed the bound of %d",
 			g.id, size, g.cfg.MaxPendingBytes)
+	}
+	if err := g.cfg.Admit(len(data)); err != nil {
+		return fmt.Errorf("raft: propose to group %d: %w", g.id, err)
 	}
 	g.mu.Lock()
 	if err := g.refusalLocked(size); err != nil {
@@ -111,8 +115,8 @@ func (g *Group) refusalLocked(size int64) error {
 	return nil
 }
 
-// Stop stops this replica. When it returned, the machine is not called any more, and nothing more is
-// written; what was proposed and not applied is undecided. It does not wait for the disk.
+// Stop stops this replica. When it returned, the machine is not called any more, and nothing more
+// is written; what was proposed and not applied is undecided. It does not wait for the disk.
 func (g *Group) Stop() {
 	g.mu.Lock()
 	g.stopped = true

@@ -1,7 +1,6 @@
 package raft
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 
@@ -78,7 +77,7 @@ func (h *Host) Start(id GroupID, voters []uint64, m Machine) (*Group, error) {
 	})
 	if err != nil {
 		g.Stop()
-		return nil, fmt.Errorf("raft: start group %d: %w", id, err)
+		return nil, fmt.Errorf("raft: start: %w", err)
 	}
 	g.start()
 	return g, nil
@@ -132,8 +131,6 @@ func (h *Host) Remove(id GroupID) error {
 	h.mu.Unlock()
 	return nil
 }
-
-var errRemoving = errors.New("removal is under way")
 
 // forget is called when a group was stopped.
 func (h *Host) forget(g *Group) {

@@ -8,8 +8,7 @@ type Entry = core.Entry
 // HardState is what a replica remembers over a restart beside its log.
 type HardState = core.HardState
 
-// Write is one write to the log of one group. A write without entries and without a state is a
-// barrier: it is done when the writes before it are.
+// Write is one write to the log of one group. It has entries, a state or both.
 type Write struct {
 	Group uint64
 
@@ -21,13 +20,14 @@ type Write struct {
 	State *HardState
 
 	// Done is called once, when this write and all before it are durable, never otherwise. Calls
-	// for one group come in the order of its writes, one after the other. Done does not block.
+	// for one group come in the order of its writes, one after the other. Done does not block; it
+	// may be called from within Append.
 	Done func()
 }
 
-// LogStore keeps the logs of all groups of a node; the node's journal is one. The methods are called
-// by several goroutines at once, for one group by one at a time. What was handed to Append is
-// visible to the reading methods at once. After a failed write the store calls Done no more.
+// LogStore keeps the logs of all groups of a node; the node's journal is one. The methods are
+// called by several goroutines at once, for one group by one at a time. What was handed to Append
+// is visible to the reading methods at once. After a failed write the store calls Done no more.
 type LogStore interface {
 	// Log is what reading a group's log takes: State, Bounds, Term and Entries.
 	core.Log

@@ -122,8 +122,8 @@ func (g *Group) apply(entries []core.Entry) (done bool, err error) {
 		e := &entries[i]
 		switch {
 		case e.Type != core.EntryNormal:
-			return false, fmt.Errorf("raft: group %d: entry %d: membership changes are not supported (type %d)",
-				g.id, e.Index, e.Type)
+			return false, fmt.Errorf("raft: group %d: entry %d: %w (type %d)",
+				g.id, e.Index, errMembership, e.Type)
 		case len(e.Data) > 0:
 			g.machine.Apply(e.Index, e.Data)
 			if e.Term == g.leadTerm {

@@ -99,7 +99,7 @@ func syntaxError(path, text string) error {
 	case confLine.MatchString(text):
 		m := confLine.FindStringSubmatch(text)
 		e.Line, _ = strconv.Atoi(m[1])
-		e.Reason = m[2]
+		e.Reason = strings.ReplaceAll(m[2], "'\x00'", "the end of the file")
 	case confInvalid.MatchString(text):
 		m := confInvalid.FindStringSubmatch(text)
 		e.Line, _ = strconv.Atoi(m[1])

@@ -123,6 +123,8 @@ n.conf:1:28: unknown key "appliance.disk" (did you mean "disks"?)
 n.conf:1:50: appliance.ntp[0]: want a string (quote it), got true`},
 		{"no value", "port: 4222\nhost\n", `n.conf:3: the last key has no value`},
 		{"unclosed", "jetstream {\n  store_dir: /x\n", `n.conf:3: Unexpected EOF processing map.`},
+		{"cut off", "jetstream {\n  store_dir: /x",
+			`n.conf:2: Expected a map value terminator "," or a map terminator "}", but got the end of the file instead.`},
 		{"variable", "port: 4222\nhost: $NOWHERE_SET", `n.conf:2: variable $NOWHERE_SET is set neither above nor in the environment`},
 		{"number range", "port: 1\nmax_pending: 99999999999999999999", `n.conf:2: number 99999999999999999999 is out of range`},
 		{"include missing", "port: 1\ninclude 'gone.conf'", `n.conf:2: include: open gone.conf: no such file or directory`},

@@ -58,7 +58,8 @@ func (s *store) open(dir string, log *slog.Logger, fatal func(error)) error {
 	}
 	s.groups = &groups{node: s.catalog.NodeID(), fatal: fatal, starting: map[uint64]chan error{}}
 	s.host, err = raft.Open(raft.Config{
-		Node: s.groups.node, Log: logStore{s.journal}, Logger: log, OnGroupFailure: s.groups.failed,
+		Node: s.groups.node, Log: logStore{s.journal}, Admit: s.journal.Admit, Logger: log,
+		OnGroupFailure: s.groups.failed,
 	})
 	s.groups.host = s.host
 	return err

@@ -117,5 +117,5 @@ type Core interface {
 var ErrDropped = errors.New("core: proposal dropped")
 
 func wrapNew(group uint64, err error) error {
-	return fmt.Errorf("open raft group %d: %w", group, err)
+	return fmt.Errorf("group %d: %w", group, err)
 }

@@ -25,7 +25,8 @@ type etcd37 struct {
 	leads    bool
 }
 
-// New restores one replica from its stored log. Everything in the log counts as durable.
+// New restores one replica from its stored log. Writes to it that an earlier Core of this process
+// handed out may not be durable yet: they become so before those of this one.
 func New(cfg Config) (Core, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, wrapNew(cfg.Group, err)

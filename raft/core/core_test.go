@@ -344,12 +344,38 @@ func TestCoreRestartAfterTornWrites(t *testing.T) {
 	}
 }
 
+// A replica may be started anew while its writes are still on their way to the disk. They are in the
+// log that it reads; nothing of them may be applied before they are durable.
+func TestCoreStartedAnewDoesNotTrustQueuedWrites(t *testing.T) {
+	log := rafttest.NewLog()
+	r := openReplica(t, log)
+	r.elect()
+	r.propose("a")
+	for range 3 {
+		r = openReplica(t, log)
+		r.drain() // take checks that what is applied is durable
+		if err := r.core.Campaign(); err != nil {
+			t.Fatal(err)
+		}
+		r.drain()
+		if got := r.payloads(); got != "" {
+			t.Fatalf("applied %q, which is not durable", got)
+		}
+	}
+	for log.Pending(group) > 0 {
+		r.sync(1)
+	}
+	if got := r.payloads(); got != "a" {
+		t.Fatalf("applied %q after all became durable, want %q", got, "a")
+	}
+}
+
 func TestCoreRefusesLogWithoutCommittedEntries(t *testing.T) {
 	log := rafttest.NewLog()
 	log.Append(raft.Write{Group: group, State: &core.HardState{Term: 1, Vote: 3, Commit: 2},
 		Entries: []core.Entry{{Index: 1, Term: 1}}})
 	_, err := newCore(log, 1<<20)
-	want := "open raft group 7: stored commit index 2 is beyond the log's last index 1"
+	want := "group 7: stored commit index 2 is beyond the log's last index 1"
 	if err == nil || err.Error() != want {
 		t.Fatalf("error %v, want %q", err, want)
 	}

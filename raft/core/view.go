@@ -24,7 +24,7 @@ type view struct {
 	first    uint64    // index of the first stored entry
 	last     uint64    // index of the last entry handed to storage
 	lastTerm uint64    // its term
-	stable   uint64    // every entry up to here is durable
+	stable   uint64    // every entry up to here is known to be durable
 	inflight []uint64  // for each write that is not durable, oldest first: stable once it is
 	written  HardState // the last state handed to storage
 }
@@ -40,8 +40,8 @@ func newView(cfg *Config) (view, error) {
 	if v.lastTerm, err = v.term(v.last); err != nil {
 		return view{}, err
 	}
-	v.stable = v.last
 	v.written, _ = cfg.Log.State(cfg.Group)
+	v.stable = v.written.Commit // the rest may be on its way to the disk since before a Stop
 	if v.written.Commit > v.last {
 		return view{}, fmt.Errorf("stored commit index %d is beyond the log's last index %d",
 			v.written.Commit, v.last)

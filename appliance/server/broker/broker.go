@@ -4,6 +4,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -37,6 +38,7 @@ type Broker struct {
 	stats         trafficStats
 	slowConsumers atomic.Int64
 	nextID        atomic.Uint64
+	systemSeq     atomic.Uint64
 	lameDuck      atomic.Bool
 
 	wg   sync.WaitGroup // connections and listeners
@@ -94,6 +96,9 @@ func New(cfg Config) (*Broker, error) {
 		b.info.TLSAvailable = cfg.AllowNonTLS
 		b.info.TLSVerify = cfg.TLS.ClientAuth == tls.RequireAndVerifyClientCert
 	}
+	if err := b.startServices(); err != nil {
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -112,12 +117,7 @@ func (b *Broker) Accounts() []*Account {
 	for _, a := range b.accounts {
 		list = append(list, a)
 	}
-	slices.SortFunc(list, func(x, y *Account) int {
-		if x.name < y.name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(list, func(x, y *Account) int { return cmp.Compare(x.name, y.name) })
 	return list
 }
 
@@ -265,6 +265,7 @@ func (b *Broker) unregister(c *client) {
 	c.out.mu.Lock()
 	reason := c.out.reason
 	c.out.mu.Unlock()
+	c.sendClientEvent(cmp.Or(reason, closedByClient))
 	b.log.Debug("client connection closed", "client", c.id, "address", c.address(), "reason", string(reason))
 }
 

@@ -73,6 +73,10 @@ type Config struct {
 	// a publish with such a reply gets a permissions violation.
 	ReservedReplies []string
 
+	// VarzExtension returns top-level fields that VARZ has beside the broker's own; nil: none. It is
+	// called from any goroutine.
+	VarzExtension func() map[string]any
+
 	Logger *slog.Logger // nil: nothing is logged
 }
 

@@ -34,8 +34,8 @@ type ClientInfo struct {
 	Version string
 	NoAuth  bool // bound through no_auth_user
 
-	rtt    atomic.Int64
-	client *client
+	rtt         atomic.Int64
+	permissions *permissions
 }
 
 // RTT returns the last measured round trip time, or 0.

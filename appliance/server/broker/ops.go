@@ -290,6 +290,9 @@ func (c *client) authenticate() error {
 		return newCloseError(closedAccountConns, wire.TextMaxAccountConns, fmt.Sprintf("account %q", id.account.name))
 	}
 	c.awaiting = false
+	if c.connected {
+		c.sendClientEvent("")
+	}
 	return nil
 }
 
@@ -306,7 +309,7 @@ func (c *client) bind(id identity) bool {
 	connect := &c.connect
 	info := &ClientInfo{
 		ID: c.id, Host: c.host, Port: c.port, Start: c.start, Account: id.account.name, User: id.user,
-		Name: connect.Name, Lang: connect.Lang, Version: connect.Version, NoAuth: id.noAuth, client: c,
+		Name: connect.Name, Lang: connect.Lang, Version: connect.Version, NoAuth: id.noAuth, permissions: id.permissions,
 	}
 	c.mu.Lock()
 	if c.info != nil {

@@ -1,6 +1,9 @@
 package broker
 
-import "sync/atomic"
+import (
+	"runtime/metrics"
+	"sync/atomic"
+)
 
 // trafficStats counts messages of clients; in is from clients, out is to clients. Bytes are those of
 // headers and payloads.
@@ -33,3 +36,16 @@ func (t *trafficStats) load() Traffic {
 
 // Traffic returns what the account's clients have sent and received.
 func (a *Account) Traffic() Traffic { return a.stats.load() }
+
+// SlowConsumers returns the number of connections closed because they did not take their messages.
+func (b *Broker) SlowConsumers() int64 { return b.slowConsumers.Load() }
+
+// Traffic returns what all clients have sent and received.
+func (b *Broker) Traffic() Traffic { return b.stats.load() }
+
+// runtimeMemory returns the bytes the Go runtime holds from the operating system.
+func runtimeMemory() int64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(samples)
+	return int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
+}

@@ -46,6 +46,14 @@ func ParseConfig(name, text string) (*File, error) {
 	if f.entries, err = scanConfig(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	for _, names := range [][]string{{"appliance"}, {"jetstream"}, {"store_dir", "storedir"}} {
+		first, _ := find(f.entries, names...)
+		for _, e := range f.entries {
+			if again, ok := find([]entry{e}, names...); ok && again.start != first.start {
+				return nil, f.errorf(e, "given twice, first in line %d", first.line)
+			}
+		}
+	}
 	if e, ok := find(f.entries, "appliance"); ok {
 		if e.kind != block {
 			return nil, f.errorf(e, "want a block, appliance { … }")

@@ -131,6 +131,7 @@ func TestParseConfigErrors(t *testing.T) {
 		{"appliance { network { dns: [x] } }", "x.conf: line 1: dns: ParseAddr"},
 		{"appliance { network { gw: 1 } }", "x.conf: line 1: gw: unknown key"},
 		{"jetstream {\n store_dir: /var/x\n}", "x.conf: line 2: store_dir: \"/var/x\" is not on the data disk"},
+		{"jetstream: off\nx: 1\nJetStream {}", "x.conf: line 3: JetStream: given twice, first in line 1"},
 		{"store_dir: /data/../tmp", "x.conf: line 1: store_dir: \"/data/../tmp\" is not on the data disk"},
 	} {
 		_, err := ParseConfig("x.conf", tt.text)
@@ -190,7 +191,7 @@ func FuzzParseConfig(f *testing.F) {
 				t.Fatalf("%q became %q, which does not read back: %v", text, out, err)
 			}
 			// The appliance block must be gone: millraced is not to see it.
-			if _, ok := find(again.entries, "appliance"); ok && strings.Count(strings.ToLower(text), "appliance") == 1 {
+			if _, ok := find(again.entries, "appliance"); ok {
 				t.Fatalf("%q became %q, which still has the appliance block", text, out)
 			}
 			if !withStore && again.Store() != "" {

@@ -8,51 +8,78 @@ import (
 	"time"
 )
 
+// TestUnservedFeaturesAreRefusedByName uses every feature of the tables, served or not.
 func TestUnservedFeaturesAreRefusedByName(t *testing.T) {
-	l := &Limits{Account: Unlimited(), Clustered: true}
-	for body, want := range map[string]string{
-		`{"name":"S","mirror":{"name":"T"}}`:                                        "mirror is not supported",
-		`{"name":"S","sources":[{"name":"T"}]}`:                                     "sources is not supported",
-		`{"name":"S","compression":"s2"}`:                                           "compression s2 is not supported",
-		`{"name":"S","persist_mode":"async"}`:                                       "persist_mode async is not supported",
-		`{"name":"S","allow_msg_counter":true}`:                                     "allow_msg_counter is not supported",
-		`{"name":"S","allow_atomic":true}`:                                          "allow_atomic is not supported",
-		`{"name":"S","allow_batched":true}`:                                         "allow_batched is not supported",
-		`{"name":"S","allow_msg_schedules":true}`:                                   "allow_msg_schedules is not supported",
-		`{"name":"S","subject_transform":{"src":"S","dest":"x.{{random(3)}}"}}`:     "stream transform: random is not supported in {{random(3)}}",
-		`{"name":"S","num_replicas":3,"subjects":["a"],"placement":{"tags":["x"]}}`: "",
-	} {
-		var r StreamConfigRequest
-		if err := Decode([]byte(body), &r); err != nil {
+	l := &Limits{Account: Unlimited()}
+	streams := map[string]string{
+		"mirror":                    `{"name":"S","mirror":{"name":"T"}}`,
+		"sources":                   `{"name":"S","sources":[{"name":"T"}]}`,
+		"compression s2":            `{"name":"S","compression":"s2"}`,
+		"persist_mode async":        `{"name":"S","persist_mode":"async"}`,
+		"allow_msg_counter":         `{"name":"S","allow_msg_counter":true}`,
+		"allow_atomic":              `{"name":"S","allow_atomic":true}`,
+		"allow_batched":             `{"name":"S","allow_batched":true}`,
+		"allow_msg_schedules":       `{"name":"S","allow_msg_schedules":true}`,
+		"allow_msg_ttl":             `{"name":"S","allow_msg_ttl":true}`,
+		"subject_delete_marker_ttl": `{"name":"S","subject_delete_marker_ttl":1000000000}`,
+		"subject_transform":         `{"name":"S","subject_transform":{"src":"S","dest":"T"}}`,
+		"republish":                 `{"name":"S","republish":{"src":"S","dest":"T"}}`,
+	}
+	for _, f := range streamFeatures {
+		var c StreamConfig
+		if err := Decode([]byte(streams[f.key]), &c); err != nil {
 			t.Fatal(err)
 		}
-		_, err := r.Normalize(l, false)
-		if (err == nil) != (want == "") || err != nil && err.Description != want {
-			t.Errorf("%s: %v, want %q", body, err, want)
+		if !f.used(&c) {
+			t.Errorf("%s is not used by its example", f.key)
+		}
+		_, err := c.Normalize(l, false)
+		if f.served != (err == nil) || err != nil && *err != *ErrStreamInvalidConfigF(f.key + " is not supported") {
+			t.Errorf("%s, served %v: %v", f.key, f.served, err)
 		}
 	}
-	s, err := (&StreamConfig{Name: "S", Replicas: 3}).Normalize(l, false)
+	consumers := map[string]string{
+		"ack_policy flow_control": `{"ack_policy":"flow_control","deliver_subject":"d","max_ack_pending":1}`,
+		"priority_policy":         `{"priority_groups":["A"],"priority_policy":"overflow"}`,
+		"priority_groups":         `{"priority_groups":["A"]}`,
+		"priority_timeout":        `{"priority_timeout":1}`,
+		"direct":                  `{"direct":true,"deliver_subject":"d"}`,
+		"sourcing":                `{"sourcing":true}`,
+	}
+	s, err := (&StreamConfig{Name: "S"}).Normalize(l, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for body, want := range map[string]string{
-		`{"priority_groups":["A"],"priority_policy":"overflow"}`:                  "priority_policy is not supported",
-		`{"priority_groups":["A"]}`:                                               "priority_groups is not supported",
-		`{"priority_timeout":1}`:                                                  "priority_timeout is not supported",
-		`{"ack_policy":"flow_control","deliver_subject":"d","max_ack_pending":1}`: "ack_policy flow_control is not supported",
-		`{"direct":true,"deliver_subject":"d"}`:                                   "direct is not supported",
-		`{"sourcing":true}`:                                                       "sourcing is not supported",
-		`{"sample_freq":"30%"}`:                                                   "sample_freq is not supported",
-		`{"sample_freq":"0%"}`:                                                    "",
-		`{"num_replicas":3}`:                                                      "",
-	} {
+	for _, f := range consumerFeatures {
 		var c ConsumerConfig
-		if err := Decode([]byte(body), &c); err != nil {
+		if err := Decode([]byte(consumers[f.key]), &c); err != nil {
 			t.Fatal(err)
 		}
+		if !f.used(&c) {
+			t.Errorf("%s is not used by its example", f.key)
+		}
 		_, err := c.Normalize(&s, l, false)
-		if (err == nil) != (want == "") || err != nil && (err.Description != want || err.ErrCode != 10012) {
-			t.Errorf("%s: %v, want %q", body, err, want)
+		if f.served != (err == nil) || err != nil && *err != *ErrConsumerCreateF(f.key + " is not supported") {
+			t.Errorf("%s, served %v: %v", f.key, f.served, err)
+		}
+	}
+}
+
+func TestClusteredStreamsMayHaveReplicas(t *testing.T) {
+	c := StreamConfig{Name: "S", Replicas: 3}
+	s, err := c.Normalize(&Limits{Account: Unlimited(), Clustered: true}, false)
+	if err != nil || s.Replicas != 3 {
+		t.Errorf("clustered: %v", err)
+	}
+	if _, err := c.Normalize(&Limits{Account: Unlimited()}, false); err != ErrStreamReplicasNotSupported {
+		t.Errorf("single: %v", err)
+	}
+	w := s
+	w.Retention = WorkQueuePolicy
+	for replicas, want := range map[int]*Error{0: nil, 1: ErrConsumerReplicasShouldMatchStream, 3: nil, 4: ErrConsumerReplicasExceedsStream} {
+		_, err := (&ConsumerConfig{AckPolicy: AckExplicit, Replicas: replicas}).Normalize(&w, &Limits{Account: Unlimited(), Clustered: true}, false)
+		if err != want {
+			t.Errorf("%d replicas: %v, want %v", replicas, err, want)
 		}
 	}
 }
@@ -71,7 +98,6 @@ func TestLimitsApply(t *testing.T) {
 		{StreamConfig{Name: "S", MaxBytes: 100, Duplicates: 2 * time.Minute},
 			ErrStreamInvalidConfigF("duplicates window can not be larger then server limit of 1m0s")},
 		{StreamConfig{Name: "S", MaxBytes: 100, Retention: 9}, ErrStreamInvalidConfigF("invalid retention")},
-		{StreamConfig{Name: "S", MaxBytes: 100, SubjectDeleteMarkerTTL: -1}, ErrStreamInvalidConfigF("subject_delete_marker_ttl is not supported")},
 	} {
 		if _, err := c.config.Normalize(l, false); err == nil || *err != *c.want {
 			t.Errorf("%+v: %v, want %v", c.config, err, c.want)
@@ -284,4 +310,37 @@ func FuzzStreamConfigNormalize(f *testing.F) {
 			t.Fatalf("read back: %v, %+v, want %+v", err, back, n)
 		}
 	})
+}
+
+// TestRePublishMustNotCycle checks the rules of ADR-28 that hold once the feature is on.
+func TestRePublishMustNotCycle(t *testing.T) {
+	for _, c := range []struct {
+		source, destination string
+		pedantic            bool
+		want                string
+	}{
+		{"a.*", "b.$1", false, ""},
+		{"", "b.>", false, ""},
+		{"", "b.>", true, "pedantic mode: republish source can not be empty"},
+		{"a.*", "a.x.$1", false, "stream configuration for republish destination forms a cycle"},
+		{"a.*", "b.$2", false, "stream configuration for republish with transform from 'a.*' to 'b.$2' not valid"},
+		{">", ">", false, "stream configuration for republish destination forms a cycle"},
+	} {
+		s := StreamConfig{Subjects: []string{"a.>"}, RePublish: &RePublish{Source: c.source, Destination: c.destination}}
+		err := s.checkRePublish(c.pedantic)
+		if (err == nil) != (c.want == "") || err != nil && err.Description != c.want {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if err == nil && s.RePublish.Source == "" {
+			t.Errorf("%+v: an empty source is stored", c)
+		}
+	}
+	s := StreamConfig{Subjects: []string{"a.>"}, SubjectTransform: &SubjectTransform{Source: "a.>", Destination: "x.>"},
+		RePublish: &RePublish{Source: ">", Destination: ">"}}
+	if err := s.checkRePublish(true); err == nil || err.ErrCode != 10157 {
+		t.Errorf("implicit, pedantic: %v", err)
+	}
+	if err := s.checkRePublish(false); err != nil || *s.RePublish != (RePublish{Source: "x.>", Destination: "x.>"}) {
+		t.Errorf("implicit: %v, %+v", err, s.RePublish)
+	}
 }

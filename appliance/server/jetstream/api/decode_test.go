@@ -98,11 +98,11 @@ func TestEnumsRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	var d DeliverPolicy = DeliverNew
+	d := DeliverNew
 	if err := d.UnmarshalJSON([]byte(`"undefined"`)); err != nil || d != DeliverAll {
 		t.Errorf("undefined deliver policy: %v, %v", d, err)
 	}
-	var p PersistMode = AsyncPersistMode
+	p := AsyncPersistMode
 	if err := p.UnmarshalJSON([]byte(`""`)); err != nil || p != DefaultPersistMode {
 		t.Errorf("empty persist mode: %v, %v", p, err)
 	}

@@ -1,7 +1,5 @@
 package api
 
-import "strings"
-
 // feature is a configuration key that is refused by name while it is not served.
 type feature[C any] struct {
 	key    string // as in the JSON, with a value where only that is meant
@@ -23,7 +21,7 @@ var (
 		{"allow_msg_ttl", false, func(c *StreamConfig) bool { return c.AllowMsgTTL }},
 		{"subject_delete_marker_ttl", false, func(c *StreamConfig) bool { return c.SubjectDeleteMarkerTTL != 0 }},
 		{"subject_transform", true, func(c *StreamConfig) bool { return c.SubjectTransform != nil }},
-		{"republish", true, func(c *StreamConfig) bool { return c.RePublish != nil }},
+		{"republish", false, func(c *StreamConfig) bool { return c.RePublish != nil }},
 	}
 	consumerFeatures = []feature[ConsumerConfig]{
 		{"ack_policy flow_control", false, func(c *ConsumerConfig) bool { return c.AckPolicy == AckFlowControl }},
@@ -32,10 +30,6 @@ var (
 		{"priority_timeout", false, func(c *ConsumerConfig) bool { return c.PinnedTTL != 0 }},
 		{"direct", false, func(c *ConsumerConfig) bool { return c.Direct }},
 		{"sourcing", false, func(c *ConsumerConfig) bool { return c.Sourcing }},
-		{"sample_freq", false, func(c *ConsumerConfig) bool { return strings.Trim(c.SampleFrequency, "0%") != "" }},
-		{"rate_limit_bps", true, func(c *ConsumerConfig) bool { return c.RateLimit != 0 }},
-		{"pause_until", true, func(c *ConsumerConfig) bool { return c.PauseUntil != nil && !c.PauseUntil.IsZero() }},
-		{"replay_policy original", true, func(c *ConsumerConfig) bool { return c.ReplayPolicy == ReplayOriginal }},
 	}
 )
 

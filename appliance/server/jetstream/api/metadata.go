@@ -66,8 +66,11 @@ func (c *ConsumerConfig) WithPause(until *time.Time) ConsumerConfig {
 	n := c.Clone()
 	n.PauseUntil = nil
 	if until != nil && !until.IsZero() {
-		utc := until.UTC()
-		n.PauseUntil = &utc
+		t := until.UTC()
+		if t.Year() > 9999 {
+			t = *until // JSON has four digits; only in its own zone the year has no more
+		}
+		n.PauseUntil = &t
 	}
 	n.Metadata = stored(n.Metadata, n.requiredLevel())
 	return n

@@ -86,6 +86,9 @@ func TestStreamConfigNormalizeRecorded(t *testing.T) {
 			if e := differs[c.Name]; e != nil {
 				c.answer = answer{Error: e}
 			}
+			if reason := unserved(streamFeatures, &r.StreamConfig); reason != "" {
+				c.answer = answer{Error: ErrStreamInvalidConfigF(reason)}
+			}
 			c.check(t, n.Shown(recordedVersion), err)
 			if err == nil {
 				again, err := n.Normalize(l, true)
@@ -155,6 +158,9 @@ func TestConsumerConfigNormalizeRecorded(t *testing.T) {
 			}
 			if err == nil && s.Retention == WorkQueuePolicy {
 				err = CheckWorkQueue(&n, maps.All(map[string]*ConsumerConfig{}))
+			}
+			if reason := unserved(consumerFeatures, &r.Config); reason != "" && c.Error == nil {
+				c.answer = answer{Error: ErrConsumerCreateF(reason)}
 			}
 			c.check(t, n.Shown(recordedVersion), err)
 		})

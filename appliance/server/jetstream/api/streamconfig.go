@@ -89,7 +89,8 @@ type ConsumerLimits struct {
 	MaxAckPending     int           `json:"max_ack_pending,omitempty"`
 }
 
-// SubjectTransform maps subjects that match Source to Destination.
+// SubjectTransform maps subjects that match Source to Destination; an empty Destination maps none,
+// an empty Source is all, see ParseTransform.
 type SubjectTransform struct {
 	Source      string `json:"src"`
 	Destination string `json:"dest"`

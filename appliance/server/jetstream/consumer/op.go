@@ -265,7 +265,10 @@ func (m *Machine) Apply(data []byte) (Effects, error) {
 			}
 			continue
 		case opState:
-			n := r.positive(uint64(len(r.buf)), "state length")
+			n := r.uvarint()
+			if n > uint64(len(r.buf)) {
+				r.fail("state length out of range")
+			}
 			if r.err != nil {
 				return e, r.err
 			}

@@ -62,18 +62,16 @@ func (c *Consumer) onAck(r Request) {
 // delivery, "<deliveries>.<seq>.<dseq>.<time>.<pending>"; verb is the payload. Only the rare forms
 // allocate. A delay that does not parse is ignored, as if there were none.
 func parseAck(tail, verb []byte) (a ack, ok bool) {
-	var numbers [5]uint64
-	for i := range numbers {
+	for _, number := range [...]*uint64{&a.count, &a.seq, &a.dseq} {
 		n, rest, ok := parseNumber(tail)
-		if !ok || i < 4 != (len(rest) > 0 && rest[0] == '.') || i == 4 && len(rest) > 0 {
+		if !ok || len(rest) == 0 || rest[0] != '.' {
 			return ack{}, false
 		}
-		numbers[i] = n
-		if i < 4 {
-			tail = rest[1:]
-		}
+		*number, tail = n, rest[1:]
 	}
-	a.count, a.seq, a.dseq = numbers[0], numbers[1], numbers[2]
+	if bytes.Count(tail, []byte(".")) != 1 {
+		return ack{}, false
+	}
 	if a.seq == 0 {
 		return ack{}, false
 	}

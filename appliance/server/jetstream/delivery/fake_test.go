@@ -326,13 +326,33 @@ var errTest = errors.New("test")
 type bench struct {
 	*testing.T
 	*Consumer
-	stream  *fakeStream
-	bus     *fakeBus
-	log     *fakeLog
+	stream *fakeStream
+	bus    *fakeBus
+	log    *fakeLog
+	info   *api.ConsumerInfo // of the start
+
+	mu    sync.Mutex
+	calls calls
+}
+
+// calls is what the callbacks of Config got.
+type calls struct {
 	settled []uint64
 	errs    []error
 	idle    int
-	info    *api.ConsumerInfo // of the start
+}
+
+// seen returns the calls so far.
+func (b *bench) seen() calls {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return calls{slices.Clone(b.calls.settled), slices.Clone(b.calls.errs), b.calls.idle}
+}
+
+func (b *bench) note(add func(*calls)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	add(&b.calls)
 }
 
 // inBubble runs test in a synctest bubble with a stream that has n messages "a", "b", "c", "a", ….
@@ -377,9 +397,9 @@ func (b *bench) make(conf api.ConsumerConfig) {
 		conf.MaxWaiting = 512
 	}
 	config := Config{Stream: "S", Name: "C", Config: conf, Source: b.stream, Bus: b.bus,
-		Settled:    func(seqs []uint64) { b.settled = append(b.settled, seqs...) },
-		OnInactive: func() { b.idle++ },
-		OnError:    func(err error) { b.errs = append(b.errs, err) },
+		Settled:    func(seqs []uint64) { b.note(func(c *calls) { c.settled = append(c.settled, seqs...) }) },
+		OnInactive: func() { b.note(func(c *calls) { c.idle++ }) },
+		OnError:    func(err error) { b.note(func(c *calls) { c.errs = append(c.errs, err) }) },
 	}
 	if b.log != nil {
 		config.Log = b.log

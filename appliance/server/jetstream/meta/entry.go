@@ -104,38 +104,35 @@ func decodeStrict(b []byte, v any) error {
 // check says which field of the entry is missing or out of place.
 func (e *Entry) check() error {
 	bad := func(field string) error { return fmt.Errorf("entry %q: %s: %w", e.Op, field, ErrInvalidEntry) }
-	onStream, onConsumer := false, false
+	onStream := e.Op == OpPutStream || e.Op == OpDeleteStream
 	switch e.Op {
 	case OpPutStream:
-		onStream = true
 		if e.StreamConfig == nil || e.StreamConfig.Name != e.Stream {
 			return bad("stream_config")
 		}
 		if e.Action != ActionCreate && e.Action != ActionUpdate {
 			return bad("action")
 		}
-	case OpDeleteStream:
-		onStream = true
 	case OpPutConsumer:
-		onConsumer = true
 		if e.ConsumerConfig == nil || e.ConsumerConfig.Durable != e.Consumer {
 			return bad("consumer_config")
 		}
 		if e.Action != ActionEither && e.Action != ActionCreate && e.Action != ActionUpdate {
 			return bad("action")
 		}
-	case OpDeleteConsumer, OpPauseConsumer:
-		onConsumer = true
+	case OpDeleteStream, OpDeleteConsumer, OpPauseConsumer:
 	default:
 		return bad("op")
 	}
 	put := e.Op == OpPutStream || e.Op == OpPutConsumer
 	switch {
+	case e.Time.UTC().Year() < 0 || e.Time.UTC().Year() > 9999: // JSON can not hold it
+		return bad("time")
 	case e.Account == "":
 		return bad("account")
-	case !api.ValidName(e.Stream):
+	case e.Stream == "", e.Op == OpPutStream && !api.ValidName(e.Stream):
 		return bad("stream")
-	case onStream && e.Consumer != "", onConsumer && !api.ValidName(e.Consumer):
+	case onStream == (e.Consumer != ""), e.Op == OpPutConsumer && !api.ValidName(e.Consumer):
 		return bad("consumer")
 	case e.Op != OpPutStream && e.StreamConfig != nil:
 		return bad("stream_config")
