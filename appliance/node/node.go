@@ -17,6 +17,7 @@ import (
 	"millrace/appliance/server/broker"
 	"millrace/appliance/server/jetstream"
 	"millrace/appliance/server/jetstream/api"
+	"millrace/plugins/service"
 )
 
 // serverVersion is what INFO tells clients; they gate features on it, so it is the version of
@@ -31,6 +32,7 @@ type Node struct {
 	listener net.Listener
 	store    *store            // nil without JetStream
 	engine   *jetstream.Engine // nil without JetStream
+	plugins  []*service.Service
 	fatal    chan error
 	wg       sync.WaitGroup
 }
@@ -62,6 +64,9 @@ func (n *Node) start() error {
 			return err
 		}
 		if n.engine, err = jetstream.Start(n.engineConfig()); err != nil {
+			return err
+		}
+		if err := n.startPlugins(); err != nil {
 			return err
 		}
 		n.log.Info("streams recovered", "store", n.settings.JetStream.StoreDir,
@@ -109,6 +114,9 @@ func (n *Node) LameDuck(ctx context.Context) {
 // is lost however short ctx is.
 func (n *Node) Close(ctx context.Context) error {
 	var errs []error
+	for _, s := range n.plugins {
+		s.Close()
+	}
 	if n.engine != nil {
 		n.engine.Close()
 	}

@@ -134,7 +134,7 @@ func TestSystemServerRequests(t *testing.T) {
 	if r.Error == nil || r.Error.Description != "no such client id: 12345" {
 		t.Errorf("kick of nobody: %+v", r.Error)
 	}
-	events := requester(t, b, "sys")
+	events := pipe(t, b).hello(login("sys", "p"))
 	events.send("SUB $SYS.ACCOUNT.A.* 7\r\n")
 	events.sync()
 	r.Error = nil

@@ -12,7 +12,8 @@ import (
 type request struct {
 	api.Call
 	account      *account
-	reply        string
+	reply        string // of a direct get
+	answer       func(body []byte)
 	header, body []byte
 }
 
@@ -23,8 +24,9 @@ func (a *account) request(m Msg) {
 		return // unknown calls are not answered, as by nats-server
 	}
 	a.requests.Add(1)
+	reply := string(m.Reply)
 	r := &request{
-		Call: call, account: a, reply: string(m.Reply),
+		Call: call, account: a, reply: reply, answer: func(body []byte) { a.bus.Publish(reply, "", nil, body) },
 		header: append([]byte(nil), m.Header...), body: append([]byte(nil), m.Data...),
 	}
 	if a.engine.jobs.len() >= maxRequests {
@@ -85,7 +87,7 @@ func (r *request) respond(v any) {
 	if err != nil {
 		panic("BUG: encode API response: " + err.Error())
 	}
-	r.account.bus.Publish(r.reply, "", nil, body)
+	r.answer(body)
 }
 
 // decode reads the body into v; an empty body leaves it as it is.

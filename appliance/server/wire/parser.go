@@ -212,27 +212,15 @@ func (p *Parser) parsePub(buf []byte, op *Op) (int, error) {
 	if n == 0 {
 		return 0, err
 	}
-	var args [5][]byte
-	count := splitArgs(arg, args[:])
-	op.Kind, op.Subject, op.Reply, op.HdrText = kind, args[0], nil, nil
-	last := 1 // index of the first size
-	if kind == OpHPub {
-		last = 2
-	}
-	switch count {
-	case last + 1:
-	case last + 2:
-		last++
-		op.Reply = args[1]
-	default:
+	var args pubArgs
+	if !args.splitFast(arg, kind == OpHPub) && !args.split(arg, kind == OpHPub) {
 		return 0, ErrBadPub
 	}
+	op.Kind, op.Subject, op.Reply, op.HdrText, op.SizText = kind, args.subject, args.reply, args.hdr, args.size
 	hdr := 0
-	op.SizText = args[last]
-	size := parseSize(op.SizText)
+	size := parseSize(args.size)
 	if kind == OpHPub {
-		op.HdrText = args[last-1]
-		hdr = parseSize(op.HdrText)
+		hdr = parseSize(args.hdr)
 		if hdr < 0 || hdr > size {
 			return 0, ErrBadPub
 		}
@@ -264,11 +252,63 @@ func (p *Parser) parsePub(buf []byte, op *Op) (int, error) {
 	return end + 2, nil
 }
 
+// pubArgs are the arguments of PUB and HPUB.
+type pubArgs struct {
+	subject, reply []byte // reply nil: none
+	hdr, size      []byte // hdr nil for PUB
+}
+
+// splitFast splits arguments with single spaces between them, which is what clients send. It reports
+// false for anything else.
+func (a *pubArgs) splitFast(arg []byte, header bool) bool {
+	i, j := bytes.IndexByte(arg, ' '), bytes.LastIndexByte(arg, ' ')
+	if i <= 0 || bytes.IndexByte(arg, '\t') >= 0 {
+		return false
+	}
+	a.subject, a.size = arg[:i], arg[j+1:]
+	if header {
+		k := j
+		if j = bytes.LastIndexByte(arg[:k], ' '); j < 0 {
+			return false
+		}
+		a.hdr = arg[j+1 : k]
+	}
+	if j > i {
+		a.reply = arg[i+1 : j]
+		if len(a.reply) == 0 || bytes.IndexByte(a.reply, ' ') >= 0 {
+			return false
+		}
+	}
+	return len(a.size) > 0 && (len(a.hdr) > 0 || !header)
+}
+
+// split splits any arguments.
+func (a *pubArgs) split(arg []byte, header bool) bool {
+	var args [5][]byte
+	n, sizes := splitArgs(arg, args[:]), 1
+	*a = pubArgs{subject: args[0]}
+	if header {
+		sizes = 2
+	}
+	switch n - sizes {
+	case 1:
+	case 2:
+		a.reply = args[1]
+	default:
+		return false
+	}
+	a.size = args[n-1]
+	if header {
+		a.hdr = args[n-2]
+	}
+	return true
+}
+
 // splitArgs stores the fields of arg in args and returns their number; it stops when args is full.
 func splitArgs(arg []byte, args [][]byte) int {
 	n, start := 0, -1
 	for i, c := range arg {
-		if c == ' ' || c == '\t' || c == '\r' {
+		if c == ' ' || c == '\t' {
 			if start >= 0 {
 				args[n] = arg[start:i]
 				start = -1

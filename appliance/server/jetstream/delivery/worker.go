@@ -7,8 +7,9 @@ import (
 // Delivery is a message that Fetch took for a worker in this process. Its bytes belong to the worker.
 type Delivery struct {
 	Message
-	Deliveries uint32 // which delivery of the message this is, from 1
-	Pending    uint64 // messages that wait for their first delivery
+	ConsumerSeq uint64 // of this delivery
+	Deliveries  uint32 // which delivery of the message this is, from 1
+	Pending     uint64 // messages that wait for their first delivery
 }
 
 // SettleKind tells what a worker did with a message.
@@ -16,9 +17,10 @@ type SettleKind uint8
 
 // Settlements.
 const (
-	SettleAck  SettleKind = iota // done
-	SettleNak                    // deliver again, after Delay
-	SettleTerm                   // never again, for Reason
+	SettleAck      SettleKind = iota // done
+	SettleNak                        // deliver again, after Delay
+	SettleTerm                       // never again, for Reason
+	SettleProgress                   // still at work: the ack wait begins again
 )
 
 // Settlement is a worker's answer to one delivery.
@@ -44,7 +46,7 @@ func (c *Consumer) Ready() <-chan struct{} { return c.ready }
 
 // Settle answers deliveries of Fetch. done is called when all answers are committed; it does not block.
 func (c *Consumer) Settle(list []Settlement, done func(error)) {
-	kinds := [...]ackKind{SettleAck: ackAck, SettleNak: ackNak, SettleTerm: ackTerm}
+	kinds := [...]ackKind{SettleAck: ackAck, SettleNak: ackNak, SettleTerm: ackTerm, SettleProgress: ackProgress}
 	acks := make([]ack, 0, len(list)+1)
 	for _, s := range list {
 		a := ack{kind: kinds[s.Kind], seq: s.Seq, delay: min(max(s.Delay, 0), maxNakDelay), worker: true}
@@ -85,6 +87,7 @@ func (c *Consumer) fetch(limit, maxBytes int) []Delivery {
 		total += size
 		d.Deliveries, d.Pending = next.count, c.leftAfter(next)
 		c.record(next)
+		d.ConsumerSeq = c.m.Delivered().Consumer
 		list = append(list, d)
 	}
 	c.workers = len(list) < limit
