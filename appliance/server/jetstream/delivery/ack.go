@@ -156,6 +156,9 @@ func (c *Consumer) acknowledge(a *ack) {
 		c.await(waiter{done: more.done})
 		return
 	}
+	if c.overdue() && !a.worker {
+		return // the log does not keep up: the message comes again
+	}
 	if a.seq > c.m.Delivered().Stream {
 		if a.kind == ackNext {
 			c.addPull(more.reply, more.pull)

@@ -17,7 +17,7 @@ const (
 const (
 	maxFlights      = 4         // entries proposed and not committed
 	fullEntry       = 16 << 10  // bytes of an open entry that are not made to wait
-	stopEntry       = 1 << 20   // bytes of an open entry that stop deliveries until the log takes it
+	stopEntry       = 1 << 20   // bytes of an open entry that stop deliveries and acks until the log takes it
 	checkpointBytes = 256 << 10 // of log, and 8 times the state, before a checkpoint
 )
 
@@ -57,7 +57,7 @@ func (c *Consumer) entryCommitted() {
 	c.wake()
 }
 
-// overdue reports whether the log is so far behind that deliveries have to wait for it.
+// overdue reports whether the log is so far behind that nothing more can be decided.
 func (c *Consumer) overdue() bool { return c.batch.Len() >= stopEntry }
 
 // commit completes committed entries and proposes the open one when it should not wait.

@@ -113,20 +113,29 @@ func TestCheckpoint(t *testing.T) {
 	})
 }
 
-// A log that never commits does not grow the memory of its consumer for ever.
-func TestStuckLogStopsDelivery(t *testing.T) {
-	inBubble(t, 0, func(t *bench) {
+// A log that does not commit must not let the memory of its consumer grow for ever.
+func TestStuckLogStopsConsumer(t *testing.T) {
+	inBubble(t, 2, func(t *bench) {
 		t.log.manual = true
 		t.start(explicit)
-		t.after(time.Second)
-		for range 4 { // nothing commits, so this many entries are open
-			t.Sync(func(error) {})
-			t.stream.add("a", "x")
-			t.pull("in", "1")
+		got := t.pull("in", "1")
+		for range 2 * maxFlights { // the log takes no more than so many entries
+			t.bus.send(got[0].reply, "ok", "+WPI")
 			t.after(time.Second)
 		}
 		if n := len(t.log.take()); n != maxFlights {
-			t.Errorf("%d entries proposed, want %d", n, maxFlights)
+			t.Fatalf("%d entries proposed, want %d", n, maxFlights)
 		}
+		for range stopEntry / 5 { // an operation has 5 bytes or more
+			t.bus.send(got[0].reply, "", "+WPI")
+			t.after(time.Microsecond)
+		}
+		if n := t.batch.Len(); n < stopEntry || n > stopEntry+100 {
+			t.Errorf("open entry of %d bytes", n)
+		}
+		t.want(t.pull("in", "1"))
+		t.log.commit()
+		synctest.Wait()
+		t.want(t.bus.take("in"), "2")
 	})
 }

@@ -19,7 +19,8 @@ import (
 	"millrace/appliance/server/jetstream/consumer"
 )
 
-// Config is what a consumer is made of.
+// Config is what a consumer is made of. Its callbacks run on the consumer's goroutine and must not wait
+// for the consumer (Close, Delete, Fetch).
 type Config struct {
 	Stream  string             // name of the stream
 	Name    string             // name of the consumer
@@ -44,9 +45,6 @@ type Config struct {
 	// OnError is called when the source or the log fails; the consumer tries again later. nil: ignored.
 	OnError func(err error)
 }
-
-// The callbacks of Config run on the consumer's goroutine and must not wait for the consumer (Close,
-// Delete, Fetch).
 
 func (c *Config) validate() error {
 	switch {

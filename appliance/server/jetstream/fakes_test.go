@@ -1,0 +1,278 @@
+package jetstream
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+
+	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/delivery"
+	"millrace/appliance/server/subject"
+)
+
+// disk stands for journal and raft host: logs that survive the engines over them. Entries commit when
+// the test says so, or at once.
+type disk struct {
+	mu     sync.Mutex
+	logs   map[uint64][][]byte // by group; index 1 first
+	first  map[uint64]uint64   // lowest index that was not released
+	groups map[uint64]*diskGroup
+	hold   bool  // proposals wait for commit
+	refuse error // proposals are refused
+}
+
+type diskGroup struct {
+	disk    *disk
+	id      uint64
+	apply   func(uint64, []byte)
+	pending [][]byte
+	busy    bool // someone commits; apply is called by one goroutine at a time
+	stopped bool
+}
+
+func newDisk() *disk {
+	return &disk{logs: map[uint64][][]byte{}, first: map[uint64]uint64{}, groups: map[uint64]*diskGroup{}}
+}
+
+func (d *disk) Start(id uint64, apply func(uint64, []byte)) (Group, error) {
+	d.mu.Lock()
+	g := &diskGroup{disk: d, id: id, apply: apply}
+	d.groups[id] = g
+	log, first := slices.Clone(d.logs[id]), max(1, d.first[id])
+	d.mu.Unlock()
+	for i := first - 1; i < uint64(len(log)); i++ {
+		apply(i+1, log[i])
+	}
+	return g, nil
+}
+
+func (d *disk) Remove(id uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.logs, id)
+	delete(d.groups, id)
+	return nil
+}
+
+func (g *diskGroup) Propose(entry []byte) error {
+	g.disk.mu.Lock()
+	switch {
+	case g.stopped:
+		g.disk.mu.Unlock()
+		return errors.New("stopped")
+	case g.disk.refuse != nil:
+		defer g.disk.mu.Unlock()
+		return g.disk.refuse
+	}
+	g.pending = append(g.pending, entry)
+	hold := g.disk.hold
+	g.disk.mu.Unlock()
+	if !hold {
+		g.commit()
+	}
+	return nil
+}
+
+// commit makes everything proposed durable and applies it.
+func (g *diskGroup) commit() {
+	for first := true; ; first = false {
+		g.disk.mu.Lock()
+		if first && g.busy || len(g.pending) == 0 || g.stopped {
+			g.busy = g.busy && first
+			g.disk.mu.Unlock()
+			return
+		}
+		g.busy = true
+		entry := g.pending[0]
+		g.pending = g.pending[1:]
+		g.disk.logs[g.id] = append(g.disk.logs[g.id], slices.Clone(entry))
+		index := uint64(len(g.disk.logs[g.id]))
+		g.disk.mu.Unlock()
+		g.apply(index, entry)
+	}
+}
+
+func (g *diskGroup) Stop() {
+	g.disk.mu.Lock()
+	defer g.disk.mu.Unlock()
+	g.stopped = true
+}
+
+// holdBack makes proposals wait; release commits what waits.
+func (d *disk) holdBack() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hold = true
+}
+
+func (d *disk) release() {
+	d.mu.Lock()
+	d.hold = false
+	all := make([]*diskGroup, 0, len(d.groups))
+	for _, g := range d.groups {
+		all = append(all, g)
+	}
+	d.mu.Unlock()
+	for _, g := range all {
+		g.commit()
+	}
+}
+
+func (d *disk) ReadAt(group, index uint64, off int, p []byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	log := d.logs[group]
+	if index == 0 || index > uint64(len(log)) || off+len(p) > len(log[index-1]) {
+		return fmt.Errorf("no entry %d of group %d", index, group)
+	}
+	copy(p, log[index-1][off:])
+	return nil
+}
+
+func (d *disk) Release(group, upTo uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.first[group] = upTo + 1
+}
+
+func (d *disk) Place(group, index uint64) string { return fmt.Sprintf("log %d:%d", group, index) }
+
+// space is a bus whose subscribers are called on the publisher's goroutine.
+type space struct {
+	mu   sync.Mutex
+	next int
+	subs map[int]spaceSub
+}
+
+type spaceSub struct {
+	filter string
+	fn     func(Msg)
+}
+
+func (b *space) Subscribe(filter, _ string, fn func(Msg)) (func(), error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.next++
+	id := b.next
+	b.subs[id] = spaceSub{filter, fn}
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.subs, id)
+	}, nil
+}
+
+func (b *space) receivers(subj string) []func(Msg) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var fns []func(Msg)
+	for _, s := range b.subs {
+		if subject.Match(s.filter, subj) {
+			fns = append(fns, s.fn)
+		}
+	}
+	return fns
+}
+
+func (b *space) Publish(subj, reply string, header, data []byte) int {
+	return b.PublishAs(subj, subj, reply, header, data)
+}
+
+func (b *space) PublishAs(deliver, subj, reply string, header, data []byte) int {
+	fns := b.receivers(deliver)
+	for _, fn := range fns {
+		fn(Msg{Subject: []byte(subj), Reply: []byte(reply), Header: slices.Clone(header), Data: slices.Clone(data)})
+	}
+	return len(fns)
+}
+
+func (b *space) HasInterest(subj string) bool { return len(b.receivers(subj)) > 0 }
+
+func (b *space) WatchInterest(string, string, func(bool)) func() { return func() {} }
+
+// server is an engine over a disk with one account.
+type server struct {
+	t      *testing.T
+	disk   *disk
+	bus    *space
+	engine *Engine
+}
+
+func newServer(t *testing.T, d *disk) *server {
+	t.Helper()
+	s := &server{t: t, disk: d, bus: &space{subs: map[int]spaceSub{}}}
+	var err error
+	s.engine, err = Start(Config{
+		Groups: d, Log: d, Bus: func(string) Bus { return s.bus }, Logger: slog.New(slog.DiscardHandler),
+		Version: "2.15.0", Accounts: map[string]api.AccountLimits{"A": api.Unlimited()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// restart is a new engine over what is durable.
+func (s *server) restart() *server {
+	s.t.Helper()
+	s.engine.Close()
+	return newServer(s.t, s.disk)
+}
+
+// call makes an API request; the response's error, if any, must be want.
+func (s *server) call(call string, body any, want *api.Error) map[string]any {
+	s.t.Helper()
+	var raw []byte
+	if body != nil {
+		var err error
+		if raw, err = json.Marshal(body); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	response := s.engine.Local("A").Request(call, raw)
+	var failure api.Response
+	var out map[string]any
+	if err := errors.Join(json.Unmarshal(response, &failure), json.Unmarshal(response, &out)); err != nil {
+		s.t.Fatal(err)
+	}
+	if (failure.Error == nil) != (want == nil) || want != nil && failure.Error.ErrCode != want.ErrCode {
+		s.t.Fatalf("%s: error %v, want %v", call, failure.Error, want)
+	}
+	return out
+}
+
+// inbox collects what is published to a subject.
+type inbox struct {
+	mu   sync.Mutex
+	msgs []string
+}
+
+func (s *server) subscribe(filter string) *inbox {
+	in := &inbox{}
+	s.bus.Subscribe(filter, "", func(m Msg) {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.msgs = append(in.msgs, string(m.Data))
+	})
+	return in
+}
+
+func (in *inbox) take() []string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	msgs := in.msgs
+	in.msgs = nil
+	return msgs
+}
+
+func settlements(list []delivery.Delivery) []delivery.Settlement {
+	var out []delivery.Settlement
+	for _, d := range list {
+		out = append(out, delivery.Settlement{Seq: d.Seq, Kind: delivery.SettleAck})
+	}
+	return out
+}
