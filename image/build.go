@@ -163,14 +163,11 @@ func (c Config) unpack(ctx context.Context) (tree, error) {
 	return packages, nil
 }
 
-// wantedInDeb leaves out documentation, kernel debug maps and locales.
+// wantedInDeb leaves out what no image needs and would fill memory: documentation, the kernel's
+// symbol map, character set converters.
 func wantedInDeb(name string) bool {
-	for _, p := range []string{"usr/share/", "usr/lib/x86_64-linux-gnu/gconv/", "boot/System.map"} {
-		if strings.HasPrefix(name, p) {
-			return false
-		}
-	}
-	return true
+	return !strings.HasPrefix(name, "usr/share/") && !strings.HasPrefix(name, "boot/System.map") &&
+		!strings.Contains(name, "/gconv/")
 }
 
 // kernelFiles is where the kernel is in the packages.

@@ -51,19 +51,11 @@ func writeDisk(out, seed string, files []espFile) error {
 	if err := os.Remove(out); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("replace image: %w", err)
 	}
-	// go-diskfs takes the time of FAT entries from here and has no other way to set it.
-	old, had := os.LookupEnv("SOURCE_DATE_EPOCH")
-	if err := os.Setenv("SOURCE_DATE_EPOCH", sourceDateEpoch); err != nil {
-		return fmt.Errorf("fix image time: %w", err)
+	restore, err := fixTime()
+	if err != nil {
+		return err
 	}
-	defer func() {
-		if had {
-			os.Setenv("SOURCE_DATE_EPOCH", old)
-		} else {
-			os.Unsetenv("SOURCE_DATE_EPOCH")
-		}
-	}()
-
+	defer restore()
 	d, err := diskfs.Create(out, espBytes+2*alignBytes, diskfs.SectorSize512)
 	if err != nil {
 		return fmt.Errorf("create image %s: %w", out, err)
@@ -93,6 +85,47 @@ func writeDisk(out, seed string, files []espFile) error {
 	if err != nil {
 		return fmt.Errorf("format EFI system partition: %w", err)
 	}
+	return addFiles(d, esp, files)
+}
+
+// SetConfig puts a configuration file on an image that has none yet, as flashing a box does.
+func SetConfig(img string, conf []byte) error {
+	restore, err := fixTime()
+	if err != nil {
+		return err
+	}
+	defer restore()
+	d, err := diskfs.Open(img)
+	if err != nil {
+		return fmt.Errorf("open image %s: %w", img, err)
+	}
+	defer d.Close()
+	esp, err := d.GetFilesystem(1)
+	if err != nil {
+		return fmt.Errorf("open EFI system partition of %s: %w", img, err)
+	}
+	return addFiles(d, esp, []espFile{{configOnESP, conf}})
+}
+
+// fixTime makes go-diskfs give FAT entries a fixed time; it takes the time from the environment and
+// has no other way. restore puts the environment back.
+func fixTime() (restore func(), err error) {
+	const name = "SOURCE_DATE_EPOCH"
+	old, had := os.LookupEnv(name)
+	if err := os.Setenv(name, sourceDateEpoch); err != nil {
+		return nil, fmt.Errorf("fix image time: %w", err)
+	}
+	return func() {
+		if had {
+			os.Setenv(name, old)
+		} else {
+			os.Unsetenv(name)
+		}
+	}, nil
+}
+
+// addFiles writes files to the EFI system partition and finishes it.
+func addFiles(d *disk.Disk, esp filesystem.FileSystem, files []espFile) error {
 	for _, f := range files {
 		if err := addFile(esp, f); err != nil {
 			return err
@@ -103,7 +136,7 @@ func writeDisk(out, seed string, files []espFile) error {
 	}
 	raw, err := d.Backend.Writable()
 	if err != nil {
-		return fmt.Errorf("finish image %s: %w", out, err)
+		return fmt.Errorf("finish image: %w", err)
 	}
 	if err := fixDotDot(raw, alignBytes); err != nil {
 		return fmt.Errorf("finish EFI system partition: %w", err)
@@ -115,6 +148,9 @@ func writeDisk(out, seed string, files []espFile) error {
 func addFile(esp filesystem.FileSystem, f espFile) error {
 	if err := esp.Mkdir(path.Dir(f.path)); err != nil {
 		return fmt.Errorf("make %s on EFI system partition: %w", path.Dir(f.path), err)
+	}
+	if _, err := esp.Stat(strings.TrimPrefix(f.path, "/")); err == nil {
+		return fmt.Errorf("%s is already on the EFI system partition", f.path)
 	}
 	w, err := esp.OpenFile(f.path, os.O_CREATE|os.O_RDWR)
 	if err != nil {

@@ -71,6 +71,10 @@ func run(ctx context.Context, restore func(), args []string) error {
 	if !ok {
 		return fmt.Errorf("no board %q", *boardName)
 	}
+	if _, err := os.Stat(b.QEMU.NVRAM); err != nil && !*direct {
+		fmt.Fprintln(os.Stderr, "qemu: firmware is not installed (package ovmf): booting the kernel directly")
+		*direct = true
+	}
 	began := time.Now()
 	machine, err := vm.Boot(ctx, vm.Config{
 		Board: b, Image: *image, Direct: *direct, Cmdline: *cmdline,

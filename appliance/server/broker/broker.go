@@ -266,7 +266,11 @@ func (b *Broker) unregister(c *client) {
 	reason := c.out.reason
 	c.out.mu.Unlock()
 	c.sendClientEvent(cmp.Or(reason, closedByClient))
-	b.log.Debug("client connection closed", "client", c.id, "address", c.address(), "reason", string(reason))
+	level := slog.LevelDebug
+	if reason == closedSlowPending || reason == closedSlowDeadline {
+		level = slog.LevelWarn
+	}
+	b.log.Log(context.Background(), level, "client connection closed", "client", c.id, "address", c.address(), "reason", string(reason))
 }
 
 // newInfo returns the INFO of this client.

@@ -307,7 +307,5 @@ func (c *client) slowLocked(reason closeReason) {
 		return
 	}
 	c.b.slowConsumers.Add(1)
-	c.b.log.Warn("slow consumer", "client", c.id, "address", c.address(), "reason", string(reason),
-		"pending", c.out.pending)
 	c.abortLocked(reason)
 }

@@ -124,7 +124,6 @@ func (r *router) deliver(a *Account, s *Sub, m *message) bool {
 	s.delivered++
 	last := s.max > 0 && s.delivered >= s.max
 	s.closed = last
-	before := o.pending
 	m.appendLocked(o, s.sid)
 	if o.pending > o.maxPending {
 		c.slowLocked(closedSlowPending)
@@ -135,7 +134,7 @@ func (r *router) deliver(a *Account, s *Sub, m *message) bool {
 		o.stall = make(chan struct{})
 	}
 	o.outMsgs++
-	o.outBytes += o.pending - before
+	o.outBytes += int64(m.size())
 	if o.replies != nil && len(m.reply) > 0 {
 		o.replies.add(c.perms, m.reply)
 	}
@@ -198,7 +197,8 @@ func (c *client) noResponders(m *message) {
 }
 
 // Publisher publishes a burst of messages from inside. What clients receive is written when the
-// burst ends with Flush, or when their writers run before that. It is for one goroutine at a time.
+// burst ends with Flush, or when their writers run before that. It is for one goroutine at a time; a
+// callback that one of its publishes reaches must not use it either.
 type Publisher struct {
 	account *Account
 	router  router

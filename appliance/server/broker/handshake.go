@@ -14,6 +14,10 @@ import (
 // TLSHandshakeFirst is set; after that it gets a plain INFO.
 const tlsFirstFallback = 50 * time.Millisecond
 
+// infoDeadline bounds the write of the first INFO, and with it how long a client that does not read
+// can hold up Shutdown.
+const infoDeadline = 2 * time.Second
+
 // recordHandshake is the first byte of a TLS handshake.
 const recordHandshake = 0x16
 
@@ -49,7 +53,7 @@ func (c *client) greet() bool {
 
 // sendInfo writes INFO at once: the writer does not run yet.
 func (c *client) sendInfo(info *wire.Info) bool {
-	c.nc.SetWriteDeadline(time.Now().Add(c.b.cfg.WriteDeadline))
+	c.nc.SetWriteDeadline(time.Now().Add(min(infoDeadline, c.b.cfg.WriteDeadline)))
 	_, err := c.nc.Write(wire.AppendInfo(nil, info))
 	c.nc.SetWriteDeadline(time.Time{})
 	return err == nil

@@ -41,9 +41,9 @@ func (b *Broker) ServerInfo() ServerInfo {
 
 // response is the envelope of answers to requests to a server.
 type response struct {
-	Server ServerInfo     `json:"server"`
-	Data   any            `json:"data,omitempty"`
-	Error  *responseError `json:"error,omitempty"`
+	Server ServerInfo      `json:"server"`
+	Data   json.RawMessage `json:"data,omitempty"`
+	Error  *responseError  `json:"error,omitempty"`
 }
 
 type responseError struct {
@@ -94,7 +94,11 @@ func (b *Broker) ServeServerRequest(verb string, answer func(request []byte) (an
 				code = 500
 			}
 		}
-		r := response{Server: b.ServerInfo(), Data: data}
+		r := response{Server: b.ServerInfo()}
+		if err == nil && data != nil {
+			r.Data, err = json.Marshal(data)
+			code = 500
+		}
 		if err != nil {
 			r.Data, r.Error = nil, &responseError{code, err.Error()}
 		}
@@ -223,7 +227,10 @@ func (b *Broker) answerUserInfo(m *Msg) {
 		}
 		info.Permissions = out
 	}
-	b.publishJSON(m.Account, string(m.Reply), response{Server: b.ServerInfo(), Data: info})
+	b.publishJSON(m.Account, string(m.Reply), struct {
+		Server ServerInfo `json:"server"`
+		Data   userInfo   `json:"data"`
+	}{b.ServerInfo(), info})
 }
 
 // clientEvent is an advisory about a connection; the last fields are those of its end.

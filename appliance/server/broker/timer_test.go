@@ -180,3 +180,22 @@ func TestBrokerAllowResponses(t *testing.T) {
 		refuse("inbox.3") // expired
 	})
 }
+
+// TestBrokerShutdownIsBounded shuts down while clients read nothing, before and after INFO.
+func TestBrokerShutdownIsBounded(t *testing.T) {
+	bubble(t, broker.Config{}, func(t *testing.T, b *broker.Broker, connect func() *conn) {
+		c := connect().hello(quiet)
+		c.send("SUB foo 1\r\n")
+		c.sync()
+		b.Account(broker.GlobalAccount).Publish("foo", "", nil, []byte("nobody reads this"))
+		if _, err := b.InProcessConn(); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		b.Shutdown()
+		if d := time.Since(start); d > 2*time.Second {
+			t.Errorf("shutdown took %v", d)
+		}
+		c.expectClosed()
+	})
+}

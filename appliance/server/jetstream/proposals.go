@@ -67,10 +67,11 @@ func (a *acks) add(reply []byte, v stream.Verdict) {
 
 // proposal is something on its way through a stream's group, in order.
 type proposal struct {
-	entry    []byte // nil for a batch of messages until it is taken
-	messages bool
-	acks     acks                                    // of a batch of messages
-	done     func(fx stream.Effects, err *api.Error) // of anything else; may be nil
+	entry      []byte // nil for a batch of messages until it is taken
+	messages   bool
+	acks       acks                                    // of a batch of messages
+	done       func(fx stream.Effects, err *api.Error) // of anything else; may be nil
+	checkpoint bool
 }
 
 // maxOpenBytes is the size at which an open batch is proposed although others are in flight.
@@ -84,6 +85,15 @@ const maxInFlightBytes = 64 << 20
 func (s *Stream) nextLocked() *proposal {
 	if s.failed != nil || s.stopped {
 		return nil
+	}
+	if s.checkpointDue {
+		if len(s.inflight) > 0 {
+			return nil // it must describe what is before it
+		}
+		s.checkpointDue = false
+		if entry, ok := s.machine.Checkpoint(s.now()); ok {
+			return &proposal{entry: entry, checkpoint: true}
+		}
 	}
 	if n, size := s.admission.Open(); n > 0 && (len(s.inflight) == 0 || size >= maxOpenBytes || len(s.queue) > 0) {
 		p := &proposal{messages: true, acks: s.open, entry: s.admission.Take()}
@@ -124,6 +134,7 @@ func (s *Stream) pump() {
 	for p := s.nextLocked(); p != nil; p = s.nextLocked() {
 		entry := p.entry
 		p.entry = nil
+		s.logged += len(entry)
 		s.inflight = append(s.inflight, p)
 		s.mu.Unlock()
 		err := s.group.Propose(entry)
@@ -222,6 +233,9 @@ func (s *Stream) apply(index uint64, entry []byte) {
 		}
 	}
 	live := s.admission != nil
+	if live {
+		s.compactLocked(index, p)
+	}
 	s.mu.Unlock()
 	if m, ok := s.store.(*memoryGroup); ok {
 		m.release(fx.Dead)
@@ -246,6 +260,27 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	s.notify(fx)
 	if p != nil && p.messages {
 		s.recycle(p.acks)
+	}
+}
+
+// checkpointEvery is how many bytes of log may follow a checkpoint before the next one.
+const checkpointEvery = 16 << 20
+
+// compactLocked asks for a checkpoint when the log has grown and its head is not needed any more, and
+// releases that head once the checkpoint p is applied at index.
+func (s *Stream) compactLocked(index uint64, p *proposal) {
+	needed, ok := s.machine.FirstIndex()
+	if !ok || needed > index {
+		needed = index
+	}
+	if p != nil && p.checkpoint {
+		s.released = needed - 1
+		s.store.Release(s.id, s.released)
+		return
+	}
+	if s.logged >= checkpointEvery {
+		s.logged = 0
+		s.checkpointDue = needed-1 > s.released
 	}
 }
 

@@ -26,22 +26,25 @@ type Stream struct {
 	creating sync.Mutex // held over the creation or update of a consumer
 
 	// mu guards what follows. It is never held over a call to the group, the bus or a consumer.
-	mu        sync.RWMutex
-	machine   *stream.Machine
-	admission *stream.Admission // nil while the log is replayed
-	open      acks              // of the open batch
-	spare     []acks
-	inflight  []*proposal // given to the group; oldest first
-	queue     []*proposal // not yet given to the group
-	removals  stream.Remove
-	removing  bool
-	pumping   bool
-	stopped   bool
-	failed    error // the log holds what cannot be applied
-	consumers map[string]*consumerEntry
-	cancel    []func() // subscriptions
-	expiry    *time.Timer
-	transform *api.Transform // nil: subjects stay as they are
+	mu            sync.RWMutex
+	machine       *stream.Machine
+	admission     *stream.Admission // nil while the log is replayed
+	open          acks              // of the open batch
+	spare         []acks
+	inflight      []*proposal // given to the group; oldest first
+	queue         []*proposal // not yet given to the group
+	removals      stream.Remove
+	removing      bool
+	pumping       bool
+	stopped       bool
+	logged        int    // bytes given to the group since the last look at what may be released
+	released      uint64 // entries up to this index are released
+	checkpointDue bool
+	failed        error // the log holds what cannot be applied
+	consumers     map[string]*consumerEntry
+	cancel        []func() // subscriptions
+	expiry        *time.Timer
+	transform     *api.Transform // nil: subjects stay as they are
 }
 
 func newStream(a *account, id uint64, name string, created time.Time) *Stream {

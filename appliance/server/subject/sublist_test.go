@@ -95,7 +95,7 @@ func TestSublistAgainstScan(t *testing.T) {
 	var l Sublist[int]
 	var all []sub
 	var r Result[int]
-	for step := range 20000 {
+	for step := range 5000 {
 		if rng.Intn(3) > 0 || len(all) == 0 {
 			s := sub{filter(true), []string{"", "", "q", "p"}[rng.Intn(4)], step}
 			if err := l.Insert(s.filter, s.queue, s.id); err != nil {
@@ -112,7 +112,7 @@ func TestSublistAgainstScan(t *testing.T) {
 		if l.Len() != len(all) {
 			t.Fatalf("step %d: Len = %d, want %d", step, l.Len(), len(all))
 		}
-		if step%50 > 0 {
+		if step%20 > 0 {
 			continue
 		}
 		s := filter(false)
@@ -201,7 +201,7 @@ func TestCacheIsNotThrashedByUniqueSubjects(t *testing.T) {
 	c.Get(1, "hot")
 	c.Put(1, "hot", &r)
 	c.Put(1, "hot", &r)
-	for i := range 100_000 {
+	for i := range 20_000 {
 		c.Put(1, fmt.Sprintf("_INBOX.abc.%d", i), &r)
 	}
 	if c.Get(1, "hot") == nil {
@@ -210,7 +210,7 @@ func TestCacheIsNotThrashedByUniqueSubjects(t *testing.T) {
 	if c.Len() > 8 {
 		t.Errorf("%d subjects that were used once are kept", c.Len())
 	}
-	for i := range 10 * cacheEntries {
+	for i := range 2 * cacheEntries {
 		s := fmt.Sprint(i)
 		c.Put(1, s, &r)
 		c.Put(1, s, &r)

@@ -189,3 +189,21 @@ func ExampleParser() {
 	// 34 orders.new _INBOX.1 hello <nil>
 	// 0 <nil>
 }
+
+// FuzzPubArgs checks the fast way of splitting PUB arguments against the general one.
+func FuzzPubArgs(f *testing.F) {
+	for _, s := range []string{"foo 5", "foo bar 5", "foo 12 15", "foo bar 12 15", " foo 5", "foo  5", "foo\t5", "foo 5 ", "5", ""} {
+		f.Add([]byte(s), true)
+		f.Add([]byte(s), false)
+	}
+	f.Fuzz(func(t *testing.T, arg []byte, header bool) {
+		var fast, slow pubArgs
+		if !fast.splitFast(arg, header) {
+			return
+		}
+		ok := slow.split(arg, header)
+		if got, want := fmt.Sprintf("%q", fast), fmt.Sprintf("%q", slow); !ok || got != want {
+			t.Errorf("%q: fast %s, general %s %v", arg, got, want, ok)
+		}
+	})
+}

@@ -43,8 +43,8 @@ func (l *limiter) allow(now time.Time) (ok bool, dropped int) {
 	return true, dropped
 }
 
-// copyLines copies lines from r to w until r ends. What exceeds the limit is dropped and counted; r is
-// always drained, so that the program never waits for the console.
+// copyLines copies lines from r to w until r ends. What exceeds the limit is dropped and counted; r
+// is always drained, so that the program never waits for the console.
 func copyLines(w io.Writer, r io.Reader, l *limiter, now func() time.Time) error {
 	br := bufio.NewReaderSize(r, maxLine)
 	for {

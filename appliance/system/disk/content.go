@@ -110,8 +110,8 @@ func readUpTo(r io.ReaderAt, off, n, size int64) ([]byte, error) {
 	return b, nil
 }
 
-// firstNonZero returns the position of the first non-zero byte, or -1. It compares whole blocks first:
-// a byte at a time takes a second at boot in an emulator.
+// firstNonZero returns the position of the first non-zero byte, or -1. It compares whole blocks
+// first: a byte at a time takes a second at boot in an emulator.
 func firstNonZero(b []byte) int {
 	var zero [sampleBytes]byte
 	for off := 0; off < len(b); off += len(zero) {

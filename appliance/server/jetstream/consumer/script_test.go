@@ -88,6 +88,7 @@ func (s *script) step(op Op) string {
 var verbs = map[string]Kind{"deliver": Deliver, "redeliver": Redeliver, "ack": Ack, "ackall": AckAll, "nak": Nak,
 	"term": Term, "progress": Progress, "exceed": Exceed, "skip": Skip, "reset": Reset, "remove": Remove, "purge": Purge}
 
+// run is long because it is the list of the commands.
 func (s *script) run(t *testing.T, line string) string {
 	words := strings.Fields(line)
 	args := map[string]string{}
@@ -118,11 +119,11 @@ func (s *script) run(t *testing.T, line string) string {
 		return n
 	}
 	if kind, ok := verbs[words[0]]; ok {
-		out := ""
+		var out strings.Builder
 		for _, seq := range seqs {
-			out += s.step(Op{Kind: kind, Seq: seq, N: uint64(number("n")), Delay: duration("delay")})
+			out.WriteString(s.step(Op{Kind: kind, Seq: seq, N: uint64(number("n")), Delay: duration("delay")}))
 		}
-		return out
+		return out.String()
 	}
 	switch words[0] {
 	case "config":
@@ -149,18 +150,18 @@ func (s *script) run(t *testing.T, line string) string {
 			t.Fatalf("%q: %v", line, err)
 		}
 		s.now = at
-		out := ""
+		var out strings.Builder
 		for _, x := range s.m.Expire(s.time(), nil) {
-			out += fmt.Sprintf("exceeded %d after %d deliveries\n", x.Seq, x.Deliveries) + s.step(Op{Kind: Exceed, Seq: x.Seq})
+			out.WriteString(fmt.Sprintf("exceeded %d after %d deliveries\n", x.Seq, x.Deliveries) + s.step(Op{Kind: Exceed, Seq: x.Seq}))
 		}
 		if s.m.NumDue() > 0 {
 			d, _ := s.m.Due()
-			out += fmt.Sprintf("due %d, first %d\n", s.m.NumDue(), d.Seq)
+			out.WriteString(fmt.Sprintf("due %d, first %d\n", s.m.NumDue(), d.Seq))
 		}
 		if next, ok := s.m.NextDeadline(); ok {
-			out += fmt.Sprintf("next at %gs\n", next.Sub(time.Unix(1000, 0)).Seconds())
+			out.WriteString(fmt.Sprintf("next at %gs\n", next.Sub(time.Unix(1000, 0)).Seconds()))
 		}
-		return out
+		return out.String()
 	case "drain": // redelivers everything that is due
 		out := "redelivered"
 		for {
@@ -189,11 +190,12 @@ func (s *script) run(t *testing.T, line string) string {
 		}
 		return out + "\n"
 	case "needs":
-		out := "needs"
+		var out strings.Builder
+		out.WriteString("needs")
 		for _, seq := range seqs {
-			out += fmt.Sprintf(" %d=%t", seq, s.m.Needs(seq))
+			out.WriteString(fmt.Sprintf(" %d=%t", seq, s.m.Needs(seq)))
 		}
-		return out + "\n"
+		return out.String() + "\n"
 	}
 	t.Fatalf("unknown command %q", line)
 	return ""

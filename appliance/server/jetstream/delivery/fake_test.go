@@ -221,7 +221,7 @@ func (b *fakeBus) ignore(subj string) { b.interest(subj, false) }
 func (b *fakeBus) interest(subj string, on bool) {
 	b.mu.Lock()
 	if on {
-		b.inboxes[subj] = b.inboxes[subj]
+		b.inboxes[subj] = slices.Clone(b.inboxes[subj])
 	} else {
 		delete(b.inboxes, subj)
 	}

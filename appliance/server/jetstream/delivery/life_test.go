@@ -167,7 +167,7 @@ func TestRestartInLastPerSubjectStart(t *testing.T) {
 func TestRemovedMessages(t *testing.T) {
 	inBubble(t, 8, func(t *bench) {
 		t.start(explicit)
-		got := t.pull("in", "4")
+		t.want(t.pull("in", "4"), "1", "2", "3", "4")
 		remove := func(seq uint64) {
 			t.stream.remove(seq)
 			t.Removed(seq)
@@ -178,7 +178,7 @@ func TestRemovedMessages(t *testing.T) {
 			t.Errorf("info %+v", info)
 		}
 		remove(6)
-		got = t.pull("in", "1")
+		got := t.pull("in", "1")
 		t.want(got, "5")
 		if n := got[0].number(4); n != 2 {
 			t.Errorf("%d pending, want 2", n)

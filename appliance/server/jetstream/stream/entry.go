@@ -48,6 +48,7 @@ const (
 	KindConfig
 	KindPurge
 	KindRemove
+	KindCheckpoint
 )
 
 // Flags of a message record: what Apply must do beyond storing it, so that it never parses headers

@@ -25,6 +25,8 @@ import (
 type Machine struct {
 	cfg         api.StreamConfig
 	configured  bool
+	begin       uint64 // index of the first entry applied
+	released    bool   // the log begins after the configuration: what is missing comes with a checkpoint
 	first, last uint64
 	lastTime    int64
 	count       uint64
@@ -38,7 +40,8 @@ type Machine struct {
 	alive map[uint64]int
 }
 
-// New returns the state of a stream whose log is empty. The first entry must be its configuration.
+// New returns the state of a stream before its log. A log begins with the configuration or, once what
+// came before a checkpoint was released, with the entry of a message or with the checkpoint.
 func New() *Machine {
 	return &Machine{first: 1, subjects: newSubjectTable()}
 }
@@ -71,16 +74,27 @@ func (m *Machine) Apply(index uint64, entry []byte) (Effects, error) {
 	}
 	before := m.first
 	var fx Effects
-	if !m.configured && h.kind != KindConfig {
-		return fx, fmt.Errorf("%w: kind %d before the configuration", ErrEntry, h.kind)
+	if m.begin == 0 {
+		m.begin, m.released = index, h.kind != KindConfig
+		if h.kind != KindConfig && h.kind != KindMessages && h.kind != KindCheckpoint {
+			return fx, fmt.Errorf("%w: kind %d before the configuration", ErrEntry, h.kind)
+		}
+		if h.kind == KindMessages {
+			m.first, m.last = h.base, h.base-1
+		}
 	}
 	switch h.kind {
 	case KindMessages:
 		err = m.applyMessages(index, h, entry, &fx)
 	case KindConfig:
 		var cfg api.StreamConfig
-		if err = json.Unmarshal(entry[entryHeader:], &cfg); err == nil {
+		if err = json.Unmarshal(entry[entryHeader:], &cfg); err == nil && (m.configured || !m.released) {
 			m.applyConfig(cfg, &fx)
+		}
+	case KindCheckpoint:
+		var c checkpoint
+		if err = json.Unmarshal(entry[entryHeader:], &c); err == nil {
+			err = m.applyCheckpoint(&c, &fx)
 		}
 	case KindPurge:
 		var p Purge
