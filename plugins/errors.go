@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"millrace/plugins/meter"
 )
 
 var (
@@ -73,7 +75,14 @@ const stackMark = "\nwasm stack trace:\n\t"
 // trapOf makes a TrapError of what a call into the guest returned.
 func trapOf(err error) *TrapError {
 	reason, stack, _ := strings.Cut(err.Error(), stackMark)
-	stack = strings.ReplaceAll(stack, "\n\t", "\n")
+	var frames []string
+	for frame := range strings.SplitSeq(stack, "\n\t") {
+		// Guests are instantiated without a name, which leaves a dot; the pass's own frame says nothing.
+		if !strings.Contains(frame, meter.YieldImport) {
+			frames = append(frames, strings.TrimPrefix(frame, "."))
+		}
+	}
+	stack = strings.Join(frames, "\n")
 	if s, ok := errors.AsType[*stop](err); ok {
 		return &TrapError{Kind: s.kind, Reason: s.reason, Stack: stack}
 	}

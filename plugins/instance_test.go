@@ -139,7 +139,7 @@ func TestInstanceDeniesUngrantedSubjects(t *testing.T) {
 func TestInstanceTrap(t *testing.T) {
 	in := start(t, compile(t, pluginstest.Guest(t, "trap-c")), plugins.InstanceConfig{})
 	_, err := in.Run(t.Context(), messages("trap"))
-	if err == nil || err.Error() != "wasm error: unreachable in .explode()" {
+	if err == nil || err.Error() != "wasm error: unreachable in explode()" {
 		t.Fatalf("error %q", err)
 	}
 	if _, err := in.Run(t.Context(), messages("fine")); !errors.Is(err, plugins.ErrClosed) {
@@ -207,7 +207,7 @@ func TestRunnerPunishesOnlyTheFailingMessage(t *testing.T) {
 	if err := r.Run(t.Context(), messages("a", "trap", "b"), &got); err != nil {
 		t.Fatal(err)
 	}
-	want := "[commit 1 ack fail 18 wasm error: unreachable in .explode() commit 1 ack]"
+	want := "[commit 1 ack fail 18 wasm error: unreachable in explode() commit 1 ack]"
 	if fmt.Sprint(got.log) != want {
 		t.Errorf("log %v, want %s", got.log, want)
 	}
@@ -249,4 +249,3 @@ func BenchmarkMessage(b *testing.B) {
 		}
 	}
 }
-

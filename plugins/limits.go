@@ -35,7 +35,7 @@ const (
 func moduleLimits() meter.Limits {
 	return meter.Limits{
 		Bytes: MaxModuleBytes, Functions: 50_000, Locals: 1_000_000, Tables: 8, Table: 64 << 10,
-		Globals: 10_000, Entries: 10_000, Memory: MaxMemoryBytes / pageBytes,
+		Globals: 10_000, Entries: 10_000, Segments: 100_000, Elements: 1 << 20, Memory: MaxMemoryBytes / pageBytes,
 	}
 }
 

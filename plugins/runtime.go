@@ -86,7 +86,7 @@ func (rt *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
 	for _, ex := range parsed.Exports {
 		m.Ticks = m.Ticks || ex.Name == abi.ExportOnTick
 	}
-	metered, err := rt.metered(ctx, m.Digest, wasm, parsed)
+	metered, err := rt.metered(ctx, m.Digest, parsed)
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +99,12 @@ func (rt *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
 }
 
 // metered returns the rewritten module, from the cache if it was validated before.
-func (rt *Runtime) metered(ctx context.Context, digest string, wasm []byte, parsed *meter.Module) ([]byte, error) {
+func (rt *Runtime) metered(ctx context.Context, digest string, parsed *meter.Module) ([]byte, error) {
 	cache := meteredCache{dir: rt.cacheDir}
 	if b, ok := cache.get(digest); ok {
 		return b, nil
 	}
-	if err := validate(ctx, wasm); err != nil {
+	if err := validate(ctx, parsed.Core()); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	metered, err := parsed.Rewrite(meter.Options{Import: abi.Module, Slice: slice, Depth: maxDepth})

@@ -53,7 +53,7 @@ func (n *Node) start() error {
 	}
 	cfg.Version = serverVersion
 	cfg.APILevel = api.Level
-	cfg.ReservedReplies = []string{"$JS.ACK."}
+	cfg.ReservedReplies = []string{"$JS.ACK.", "_R_"}
 	cfg.Logger = n.log
 	if n.broker, err = broker.New(cfg); err != nil {
 		return err

@@ -46,13 +46,15 @@ func (n *Node) startPlugins() error {
 		s, err := service.Open(service.Config{
 			Runtime: runtime, Store: space, Consumers: space, Bus: pluginBus{space}, Logger: n.log.With("account", name),
 		})
-		if err == nil {
-			n.plugins = append(n.plugins, s)
-			err = s.Sync(context.Background())
-		}
 		if err != nil {
 			return fmt.Errorf("plugins of account %q: %w", name, err)
 		}
+		n.plugins = append(n.plugins, s)
+		n.wg.Go(func() { // modules take time to load; clients need not wait for it
+			if err := s.Sync(context.Background()); err != nil {
+				n.log.Error("start plugins", "account", name, "error", err)
+			}
+		})
 	}
 	return nil
 }

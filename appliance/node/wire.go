@@ -185,6 +185,9 @@ func (m *machine) Lead(_ uint64, ready bool) {
 // bus is the subject space of an account as the engine sees it.
 type bus struct{ *broker.Account }
 
+// Burst returns a publisher for many messages at once.
+func (b bus) Burst() jetstream.Burst { return b.NewPublisher() }
+
 // Subscribe calls fn for every message on the publisher's goroutine.
 func (b bus) Subscribe(subject, queue string, fn func(jetstream.Msg)) (func(), error) {
 	sub, err := b.Account.Subscribe(subject, queue, func(m *broker.Msg) {

@@ -3,6 +3,7 @@ package meter
 import (
 	"bytes"
 	"fmt"
+	"slices"
 )
 
 // Limits bound what a module may declare. Zero means that nothing of the kind is allowed.
@@ -14,6 +15,8 @@ type Limits struct {
 	Table     uint32 // elements of one table, at its start; the pass keeps it from growing further
 	Globals   uint32
 	Entries   uint32 // types, imports and exports, each
+	Segments  uint32 // element and data segments, each
+	Elements  uint64 // of all element segments together
 	Memory    uint32 // pages of 64 KiB at the start
 }
 
@@ -142,8 +145,8 @@ var (
 	componentMagic = []byte{0, 'a', 's', 'm', 0x0d, 0, 1, 0}
 )
 
-// Parse decodes the structure of a module and holds it against the limits. It looks at no code. It
-// returns ErrModule, ErrComponent or ErrLimit.
+// Parse decodes the structure of a module and holds it against the limits. It looks at no code. All
+// lengths that a decoder may allocate by are checked. It returns ErrModule, ErrComponent or ErrLimit.
 func Parse(wasm []byte, limits Limits) (*Module, error) {
 	if len(wasm) > limits.Bytes {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are accepted", ErrLimit, len(wasm), limits.Bytes)
@@ -189,6 +192,18 @@ func Parse(wasm []byte, limits Limits) (*Module, error) {
 	return m, r.err
 }
 
+// Core returns the module without its custom sections, for an engine to validate.
+func (m *Module) Core() []byte {
+	out := slices.Clone(magic)
+	for _, id := range sectionOrder {
+		if m.present[id] {
+			out = appendU32(append(out, id), uint32(len(m.sections[id])))
+			out = append(out, m.sections[id]...)
+		}
+	}
+	return out
+}
+
 func (m *Module) section(id byte, payload []byte) error {
 	r := &reader{b: payload}
 	var err error
@@ -208,8 +223,12 @@ func (m *Module) section(id byte, payload []byte) error {
 		err = over("globals", uint64(m.globals), uint64(m.limits.Globals))
 	case secExport:
 		err = m.parseExports(r)
+	case secElement:
+		_, err = (&pass{m: m}).elementSection(payload) // the rewrite finds all faults
 	case secCode:
 		err = m.parseCode(r)
+	case secData:
+		err = m.parseData(r)
 	}
 	if r.err != nil {
 		return fmt.Errorf("section %d: %w", id, r.err)
@@ -367,6 +386,31 @@ func (m *Module) funcType(r *reader, i uint32) FuncType {
 		return FuncType{}
 	}
 	return m.typeAt(r, m.funcTypes[i-m.importFuncs])
+}
+
+func (m *Module) parseData(r *reader) error {
+	n := r.count("data segments")
+	if err := over("data segments", uint64(n), uint64(m.limits.Segments)); err != nil {
+		return err
+	}
+	p := &pass{m: m}
+	for range n {
+		flags := r.u32()
+		if flags > 2 {
+			r.fail("data segment flags %d", flags)
+		}
+		if flags == 2 {
+			r.u32()
+		}
+		if flags != 1 {
+			p.constant(r, nil)
+		}
+		r.take(r.u32())
+		if r.err != nil {
+			break
+		}
+	}
+	return nil
 }
 
 func (m *Module) parseCode(r *reader) error {

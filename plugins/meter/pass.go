@@ -220,6 +220,10 @@ func (p *pass) elementSection(payload []byte) ([]byte, error) {
 	}
 	r := &reader{b: payload}
 	n := r.count("element segments")
+	if err := over("element segments", uint64(n), uint64(p.m.limits.Segments)); err != nil {
+		return nil, err
+	}
+	var elements uint64
 	out := appendU32(nil, n)
 	for range n {
 		flags := r.u32()
@@ -239,6 +243,10 @@ func (p *pass) elementSection(payload []byte) ([]byte, error) {
 		}
 		count := r.count("elements")
 		out = appendU32(out, count)
+		elements += uint64(count)
+		if err := over("elements", elements, p.m.limits.Elements); err != nil {
+			return nil, err
+		}
 		for range count {
 			if flags&4 != 0 {
 				out = p.constant(r, out)
@@ -246,7 +254,7 @@ func (p *pass) elementSection(payload []byte) ([]byte, error) {
 				out = appendU32(out, p.shift(r.u32()))
 			}
 			if r.err != nil {
-				break
+				return nil, r.err
 			}
 		}
 	}

@@ -66,10 +66,14 @@ func Logf(level abi.Level, format string, args ...any) {
 func Now() time.Time { return time.Unix(0, hostNow()) }
 
 // Count adds n to a counter of the plugin.
-func Count(name string, n int64) error { return result(hostMetric(name, int32(abi.Counter), n), "count", name) }
+func Count(name string, n int64) error {
+	return result(hostMetric(name, int32(abi.Counter), n), "count", name)
+}
 
 // Gauge sets a value of the plugin.
-func Gauge(name string, v int64) error { return result(hostMetric(name, int32(abi.Gauge), v), "gauge", name) }
+func Gauge(name string, v int64) error {
+	return result(hostMetric(name, int32(abi.Gauge), v), "gauge", name)
+}
 
 // Random fills b with bytes that are the same ones when a batch is run again.
 func Random(b []byte) { hostRandom(bytesOf(b)) }

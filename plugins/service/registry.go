@@ -2,12 +2,15 @@ package service
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,23 +72,19 @@ func (rec *record) decode(stored *Stored) error {
 	return nil
 }
 
-// list returns all plugins that are there.
+// list returns all plugins that are there, sorted by name.
 func (r registry) list(ctx context.Context) ([]*record, error) {
-	var records []*record
+	last := map[string]*record{} // a bucket may keep older records
 	err := r.store.Scan(ctx, registryStream, recordSubject(">"), func(m *Stored) error {
 		rec := &record{Name: strings.TrimPrefix(m.Subject, recordSubject(""))}
-		if err := rec.decode(m); err != nil {
-			return err
-		}
-		if len(rec.Versions) > 0 {
-			records = append(records, rec)
-		}
-		return nil
+		last[rec.Name] = rec
+		return rec.decode(m)
 	})
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, fmt.Errorf("list plugins: %w", err)
 	}
-	return records, nil
+	maps.DeleteFunc(last, func(_ string, rec *record) bool { return len(rec.Versions) == 0 })
+	return slices.SortedFunc(maps.Values(last), func(a, b *record) int { return cmp.Compare(a.Name, b.Name) }), nil
 }
 
 // put stores a record, provided that no one has changed it since get.

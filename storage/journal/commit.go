@@ -23,8 +23,9 @@ type builder struct {
 	seg   *segment
 	count uint32
 	body  uint32
-	limit int  // length that the batch must not exceed
-	last  link // the latest batch of the log
+	limit int     // length that the batch must not exceed
+	last  link    // the latest batch of the log
+	small [8]byte // payload of a small record
 }
 
 // start begins an empty batch for a segment.
@@ -108,12 +109,10 @@ func (l *Log) run() {
 // take moves the queue to flight as soon as somebody waits for it, and writes the mark when idle. It returns
 // false when the log is closed and nothing is left, or has failed.
 func (l *Log) take() bool {
-	var lazy, idle *time.Timer
 	var lazyC, idleC <-chan time.Time
 	if l.last().lsn > l.batch.seg.marked {
-		idle = time.NewTimer(markDelay)
-		defer idle.Stop()
-		idleC = idle.C
+		l.idle.Reset(markDelay)
+		idleC = l.idle.C
 	}
 	due := false
 	for {
@@ -135,10 +134,9 @@ func (l *Log) take() bool {
 			l.finalMark()
 			return false
 		}
-		if waiting && lazy == nil {
-			lazy = time.NewTimer(lazyDelay)
-			defer lazy.Stop()
-			lazyC = lazy.C
+		if waiting && lazyC == nil {
+			l.lazy.Reset(lazyDelay)
+			lazyC = l.lazy.C
 		}
 		select {
 		case <-l.wake:
@@ -226,13 +224,12 @@ func (w *writer) room(n int) error {
 // encode adds all records of an item to the batch.
 func (w *writer) encode(it *item) {
 	b := &w.log.batch
-	var payload [8]byte
 	switch it.special {
 	case kindGroupDel:
 		b.add(recordHeader{kind: kindGroupDel, group: it.group.id}, nil)
 	case kindBounds:
-		le.PutUint64(payload[:], it.last)
-		b.add(recordHeader{kind: kindBounds, group: it.group.id, index: it.index, term: it.term}, payload[:])
+		le.PutUint64(b.small[:], it.last)
+		b.add(recordHeader{kind: kindBounds, group: it.group.id, index: it.index, term: it.term}, b.small[:])
 	}
 	for range it.entries {
 		w.encodeEntry()
@@ -258,24 +255,15 @@ func (w *writer) encodeEntry() {
 }
 
 func (w *writer) encodeState(g *group, s HardState) {
-	var vote [8]byte
-	le.PutUint64(vote[:], s.Vote)
-	w.log.batch.add(recordHeader{kind: kindHardState, group: g.id, index: s.Commit, term: s.Term}, vote[:])
+	b := &w.log.batch
+	le.PutUint64(b.small[:], s.Vote)
+	b.add(recordHeader{kind: kindHardState, group: g.id, index: s.Commit, term: s.Term}, b.small[:])
 }
 
-// split writes an item that no segment can hold in one batch. The term and vote go first and the commit index
-// last, so that a crash in between leaves a state that raft could have had.
+// split writes an item that no segment can hold in one batch: its entries, then its state.
 func (w *writer) split(it *item) error {
 	if err := w.flush(); err != nil {
 		return err
-	}
-	if it.hasState {
-		if err := w.room(recordSize(8)); err != nil || w.stopped {
-			return err
-		}
-		early := it.state
-		early.Commit = min(early.Commit, it.group.stored.Commit)
-		w.encodeState(it.group, early)
 	}
 	for range it.entries {
 		if err := w.room(recordSize(len(w.queue.entries[w.nextEntry].Data))); err != nil || w.stopped {
@@ -297,28 +285,30 @@ func (w *writer) split(it *item) error {
 // it completed.
 func (w *writer) flush() error {
 	l, b := w.log, &w.log.batch
-	if b.count == 0 {
-		return nil
+	s, last := b.seg, b.last
+	if b.count > 0 { // none: items without records, which wait for what is durable already
+		var buf []byte
+		buf, last = b.finish(b.last)
+		if _, err := s.file.WriteAt(buf, s.end); err != nil {
+			return fmt.Errorf("write batch %d to %s at offset %d: %w", last.lsn, s.file.Name(), s.end, err)
+		}
+		if err := s.file.SyncData(); err != nil {
+			return fmt.Errorf("sync batch %d of %s: %w", last.lsn, s.file.Name(), err)
+		}
+		s.end += int64(len(buf))
 	}
-	s := b.seg
-	buf, last := b.finish(b.last)
-	if _, err := s.file.WriteAt(buf, s.end); err != nil {
-		return fmt.Errorf("write batch %d to %s at offset %d: %w", last.lsn, s.file.Name(), s.end, err)
-	}
-	if err := s.file.SyncData(); err != nil {
-		return fmt.Errorf("sync batch %d of %s: %w", last.lsn, s.file.Name(), err)
-	}
-	s.end += int64(len(buf))
 
 	l.mu.Lock()
-	if l.err != nil { // another goroutine failed meanwhile; invariant 3
+	if err := l.err; err != nil { // another goroutine failed meanwhile; invariant 3
 		l.mu.Unlock()
-		return l.Err()
+		return err
 	}
-	if s.last.lsn == 0 {
-		s.before = b.last
+	if b.count > 0 {
+		if s.last.lsn == 0 {
+			s.before = b.last
+		}
+		s.last, s.used = last, s.end
 	}
-	s.last, s.used = last, s.end
 	w.completeLocked(s)
 	needSpare := l.needSpareLocked()
 	l.mu.Unlock()
@@ -350,7 +340,9 @@ func (w *writer) completeLocked(s *segment) {
 	for i := w.doneItems; i < w.nextItem; i++ {
 		it := &w.queue.items[i]
 		w.queue.bytes -= int64(it.bytes)
-		s.noteLocked(it.group.id, 0)
+		if it.bytes > 0 {
+			s.noteLocked(it.group.id, 0)
+		}
 		w.reclaimable = w.reclaimable || it.special != 0
 		switch it.special {
 		case kindGroupDel:
@@ -359,7 +351,7 @@ func (w *writer) completeLocked(s *segment) {
 			it.group.released, it.group.boundsSeg = it.index, s.id
 		}
 		if it.hasState {
-			it.group.stored, it.group.stateSeg = it.state, s.id
+			it.group.stateSeg = s.id
 		}
 	}
 }

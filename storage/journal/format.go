@@ -96,6 +96,9 @@ const (
 	kindBounds    kind = 4
 )
 
+// maxIndex bounds the indexes that are read, so that one more is still a number.
+const maxIndex = 1<<63 - 1
+
 func (k kind) String() string {
 	switch k {
 	case kindEntry:
@@ -252,8 +255,8 @@ func decodeRecordHeader(b []byte, seed uint32) (recordHeader, error) {
 	}
 	switch h.kind {
 	case kindEntry:
-		if h.index == 0 {
-			return recordHeader{}, errors.New("entry record has index 0")
+		if h.index == 0 || h.index > maxIndex {
+			return recordHeader{}, fmt.Errorf("entry record has index %d", h.index)
 		}
 	case kindHardState, kindBounds:
 		if h.length != 8 {

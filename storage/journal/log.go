@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Entry is one entry of a group's log.
@@ -20,7 +21,7 @@ type HardState struct {
 	Term, Vote, Commit uint64
 }
 
-// Write is what one group appends at once. It becomes durable whole or not at all, unless it is larger than
+// Write is what one group appends at once; with neither entries nor state it only waits. It becomes durable whole or not at all, unless it is larger than
 // a segment: then entries become durable one after the other, and Commit only with the last.
 type Write struct {
 	Group uint64
@@ -54,7 +55,10 @@ type Log struct {
 	closeOne sync.Once
 	wg       sync.WaitGroup
 
-	batch builder // owned by run
+	// Owned by run.
+	batch builder
+	idle  *time.Timer // set while the mark is due
+	lazy  *time.Timer // set while only writes wait for which nobody waits
 
 	// mu is the only lock of the package; it is never held over I/O or a callback.
 	mu      sync.RWMutex
@@ -80,7 +84,18 @@ func Open(cfg Config) (*Log, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	l := &Log{
+	l := newLog(cfg)
+	if err := l.recover(); err != nil {
+		return nil, errors.Join(err, l.closeFiles())
+	}
+	l.wg.Go(l.run)
+	l.wg.Go(l.prepareLoop)
+	l.wg.Go(l.reclaimLoop)
+	return l, nil
+}
+
+func newLog(cfg Config) *Log {
+	return &Log{
 		cfg:     cfg,
 		node:    cfg.Catalog.NodeID(),
 		maxItem: int(cfg.SegmentBytes) - dataOffset - batchBytes,
@@ -95,14 +110,9 @@ func Open(cfg Config) (*Log, error) {
 		segs:    make(map[uint32]*segment),
 		gone:    make(map[uint32]manifestRecord),
 		nextID:  1,
+		idle:    time.NewTimer(markDelay),
+		lazy:    time.NewTimer(lazyDelay),
 	}
-	if err := l.recover(); err != nil {
-		return nil, errors.Join(err, l.closeFiles())
-	}
-	l.wg.Go(l.run)
-	l.wg.Go(l.prepareLoop)
-	l.wg.Go(l.reclaimLoop)
-	return l, nil
 }
 
 // Append queues a write and returns; it never waits for I/O. It owns w.Entries' Data from now on: the bytes
@@ -112,15 +122,15 @@ func (l *Log) Append(w Write) {
 	if len(w.Entries) == 0 && w.State == nil && w.Done == nil {
 		return
 	}
-	l.mu.Lock()
-	wake := l.appendLocked(w)
-	l.mu.Unlock()
-	if wake {
+	if l.enqueue(w) {
 		signal(l.wake)
 	}
 }
 
-func (l *Log) appendLocked(w Write) (wake bool) {
+// enqueue takes a write into the tables and the queue, unless the log has ended or the group was dropped.
+func (l *Log) enqueue(w Write) (wake bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock() // also when checkLocked panics: another group must not suffer from it
 	if l.err != nil || l.closed {
 		return false
 	}
@@ -130,11 +140,36 @@ func (l *Log) appendLocked(w Write) (wake bool) {
 	g := l.groups[w.Group]
 	if g == nil {
 		g = newGroup(w.Group)
+	}
+	it := item{group: g, entries: len(w.Entries), bytes: l.checkLocked(g, w.Entries), done: w.Done}
+	if len(w.Entries) > 0 || w.State != nil {
 		l.groups[w.Group] = g
 	}
-	it := item{group: g, entries: len(w.Entries), done: w.Done}
-	for i, e := range w.Entries {
-		if e.Index < g.base || e.Index > g.last()+1 || i > 0 && e.Index != w.Entries[i-1].Index+1 {
+	for _, e := range w.Entries {
+		id := l.fill.base + uint64(len(l.fill.entries))
+		l.fill.entries = append(l.fill.entries, queued{Entry: e, group: g})
+		g.put(e.Index, e.Term, place{off: uint32(id), length: uint32(len(e.Data))})
+	}
+	if w.State != nil {
+		it.state, it.hasState = *w.State, true
+		it.bytes += recordSize(8)
+		if it.bytes > l.maxItem {
+			// The write will not be one batch. Term and vote go before its entries and the commit index
+			// after them, so that a crash in between leaves a state that raft could have had.
+			early := item{group: g, state: *w.State, hasState: true, bytes: recordSize(8)}
+			early.state.Commit = min(w.State.Commit, g.state.Commit)
+			wake = l.enqueueLocked(early, false)
+		}
+		g.state, g.hasState = *w.State, true
+	}
+	return l.enqueueLocked(it, w.Done != nil) || wake
+}
+
+// checkLocked panics when entries may not be appended to a group, and returns their room in a batch.
+func (l *Log) checkLocked(g *group, entries []Entry) (bytes int) {
+	next := g.last() + 1
+	for i, e := range entries {
+		if e.Index < g.base || e.Index > next || i > 0 && e.Index != next {
 			panic(fmt.Sprintf("BUG: journal: group %d appends entry %d, it has %d to %d",
 				g.id, e.Index, g.base, g.last()))
 		}
@@ -143,17 +178,10 @@ func (l *Log) appendLocked(w Write) (wake bool) {
 			panic(fmt.Sprintf("BUG: journal: group %d appends an entry of %d bytes; Admit refuses it",
 				g.id, len(e.Data)))
 		}
-		it.bytes += size
-		id := l.fill.base + uint64(len(l.fill.entries))
-		l.fill.entries = append(l.fill.entries, queued{Entry: e, group: g})
-		g.put(e.Index, e.Term, place{off: uint32(id), length: uint32(len(e.Data))})
+		next = e.Index + 1
+		bytes += size
 	}
-	if w.State != nil {
-		g.state, g.hasState = *w.State, true
-		it.state, it.hasState = *w.State, true
-		it.bytes += recordSize(8)
-	}
-	return l.enqueueLocked(it, w.Done != nil)
+	return bytes
 }
 
 // enqueueLocked queues an item and reports whether run must be woken: at once for an urgent one, else to start

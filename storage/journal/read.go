@@ -235,5 +235,5 @@ func (l *Log) Place(group, index uint64) string {
 	if p.seg == 0 {
 		return "memory"
 	}
-	return fmt.Sprintf("%s:%d", l.segmentFile(p.seg), p.off)
+	return fmt.Sprintf("%s:%d", segmentPath(l.cfg.Dir, p.seg), p.off)
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"millrace/storage/vfs"
 )
 
 // recovery is the state of Open while it reads the log.
@@ -142,12 +144,12 @@ func (l *Log) moveAside(strays []string) error {
 		for n := 2; slices.Contains(names, filepath.Base(aside)); n++ {
 			aside = fmt.Sprintf("%s.unknown-%d", name, n)
 		}
-		if err := l.cfg.FS.Rename(name, aside); err != nil {
+		if err := vfs.RenameDurable(l.cfg.FS, name, aside); err != nil {
 			return fmt.Errorf("journal: move unknown file aside: %w", err)
 		}
 		l.cfg.Logger.Warn("moved unknown segment file aside", "file", name, "to", aside)
 	}
-	return l.cfg.FS.SyncDir(l.cfg.Dir)
+	return nil
 }
 
 // segment reads one segment of the manifest.
@@ -161,7 +163,7 @@ func (r *recovery) segment(id uint32, m manifestRecord) error {
 		if r.last == (link{}) && len(r.spans) == 0 {
 			r.last = m.before // what came before was reclaimed, too
 		}
-		if err := r.follows(m.before, l.segmentFile(id), 0); err != nil {
+		if err := r.follows(m.before, segmentPath(l.cfg.Dir, id), 0); err != nil {
 			return err
 		}
 		r.last = m.last
@@ -193,8 +195,6 @@ func (r *recovery) segment(id uint32, m manifestRecord) error {
 	r.spans = append(r.spans, live)
 	return nil
 }
-
-func (l *Log) segmentFile(id uint32) string { return segmentPath(l.cfg.Dir, id) }
 
 // follows checks that the batch after before may come next. If not, batches are missing: the segment to blame
 // is the last one that did not end in zeros.
@@ -261,11 +261,11 @@ func (r *recovery) record(s *segment, rec *record, batchOff int64) error {
 		s.noteLocked(rec.group, rec.index)
 	case kindHardState:
 		g.state = HardState{Term: rec.term, Vote: le.Uint64(rec.data), Commit: rec.index}
-		g.hasState, g.stored, g.stateSeg = true, g.state, s.id
+		g.hasState, g.stateSeg = true, s.id
 		s.noteLocked(rec.group, 0)
 	case kindBounds:
 		last := le.Uint64(rec.data)
-		if last < rec.index || rec.index < g.released {
+		if last < rec.index || last > maxIndex || rec.index < g.released {
 			return fmt.Errorf("group %d releases entries up to %d of %d after it released up to %d",
 				g.id, rec.index, last, g.released)
 		}
@@ -395,26 +395,31 @@ func (s *segment) rewrite(from, to int64) error {
 	return s.mark(s.last.lsn)
 }
 
-// sweep removes the files that the manifest says hold nothing, and then what it says about them.
+// sweep removes the files that the manifest says hold nothing, and then what it says about unused ones. The
+// directory is synced in between even if no file is left: a removal before the crash may not be durable, and a
+// file that came back would be unknown.
 func (l *Log) sweep(manifest map[uint32]manifestRecord) error {
 	names, err := l.cfg.FS.List(l.cfg.Dir)
 	if err != nil {
 		return fmt.Errorf("journal: list directory: %w", err)
 	}
-	removed := false
+	idle := false
 	for id, m := range manifest {
-		if m.state == stateLive || !slices.Contains(names, filepath.Base(l.segmentFile(id))) {
+		if m.state == stateLive {
 			continue
 		}
-		if err := l.cfg.FS.Remove(l.segmentFile(id)); err != nil {
-			return fmt.Errorf("journal: remove unused segment: %w", err)
+		idle = true
+		if name := segmentPath(l.cfg.Dir, id); slices.Contains(names, filepath.Base(name)) {
+			if err := l.cfg.FS.Remove(name); err != nil {
+				return fmt.Errorf("journal: remove unused segment: %w", err)
+			}
 		}
-		removed = true
 	}
-	if removed {
-		if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
-			return fmt.Errorf("journal: %w", err)
-		}
+	if !idle {
+		return nil
+	}
+	if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
+		return fmt.Errorf("journal: %w", err)
 	}
 	for id, m := range manifest {
 		if m.state == statePreparing {

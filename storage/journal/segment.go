@@ -1,8 +1,10 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync/atomic"
 
 	"millrace/storage/vfs"
@@ -84,6 +86,9 @@ func (s *segment) readMark() (lsn uint64, ok bool, err error) {
 func openSegment(fsys vfs.FS, dir string, id uint32, m manifestRecord, node uint64) (*segment, error) {
 	name := segmentPath(dir, id)
 	file, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &CorruptError{File: name, Reason: "the file is missing"}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("journal: open segment: %w", err)
 	}

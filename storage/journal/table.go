@@ -29,10 +29,9 @@ type group struct {
 	hasState bool
 	dropped  bool
 
-	released  uint64    // entries up to here are released by a durable record
-	stored    HardState // latest durable one
-	stateSeg  uint32    // segment of the record that holds stored; 0: none
-	boundsSeg uint32    // segment of the latest BOUNDS record; 0: none
+	released  uint64 // entries up to here are released by a durable record
+	stateSeg  uint32 // segment of the latest HARDSTATE record; 0: none
+	boundsSeg uint32 // segment of the latest BOUNDS record; 0: none
 }
 
 func newGroup(id uint64) *group { return &group{id: id, base: 1} }

@@ -120,7 +120,7 @@ func noInit(s *source, _ Rules) []Finding {
 
 // goStatements holds that goroutines start by a WaitGroup's Go, so that Close can wait for them.
 func goStatements(s *source, _ Rules) []Finding {
-	if s.test || s.main() {
+	if s.test || s.main() || s.support() {
 		return nil
 	}
 	var found []Finding
@@ -133,25 +133,34 @@ func goStatements(s *source, _ Rules) []Finding {
 	return found
 }
 
+// sleeps finds waits for the clock in tests, but for those in a synctest bubble, where it is false.
 func sleeps(s *source, _ Rules) []Finding {
 	if !s.test {
 		return nil
 	}
-	return calls(s, "time", []string{"Sleep"}, "sleep", "a test waits for a condition, or runs in a synctest bubble")
-}
-
-// calls finds uses of pkg.name for the given names.
-func calls(s *source, pkg string, names []string, rule, text string) []Finding {
 	var found []Finding
 	ast.Inspect(s.file, func(n ast.Node) bool {
-		if sel, ok := n.(*ast.SelectorExpr); ok {
-			if x, ok := sel.X.(*ast.Ident); ok && x.Name == pkg && slices.Contains(names, sel.Sel.Name) {
-				found = append(found, s.finding(sel.Pos(), rule, "%s", text))
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			return !isSelector(n.Fun, "synctest", "Test")
+		case *ast.SelectorExpr:
+			if isSelector(n, "time", "Sleep") {
+				found = append(found, s.finding(n.Pos(), "sleep", "a test waits for a condition, or runs in a synctest bubble"))
 			}
 		}
 		return true
 	})
 	return found
+}
+
+// isSelector reports whether e is pkg.name.
+func isSelector(e ast.Expr, pkg, name string) bool {
+	sel, ok := e.(*ast.SelectorExpr)
+	if !ok || sel.Sel.Name != name {
+		return false
+	}
+	x, ok := sel.X.(*ast.Ident)
+	return ok && x.Name == pkg
 }
 
 // osOnlyInVFS keeps all file access of the storage behind the file system that tests can break.
@@ -240,11 +249,7 @@ func errorTexts(s *source, _ Rules) []Finding {
 		if !ok || len(call.Args) == 0 {
 			return true
 		}
-		sel, ok := call.Fun.(*ast.SelectorExpr)
-		if !ok || sel.Sel.Name != "Errorf" {
-			return true
-		}
-		if x, ok := sel.X.(*ast.Ident); !ok || x.Name != "fmt" {
+		if !isSelector(call.Fun, "fmt", "Errorf") {
 			return true
 		}
 		text := firstString(call.Args[0])

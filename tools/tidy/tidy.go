@@ -65,6 +65,11 @@ type source struct {
 func (s *source) folder() string { return path.Dir(s.path) }
 func (s *source) main() bool     { return s.file.Name.Name == "main" }
 
+// support reports whether the file serves tests of other packages.
+func (s *source) support() bool {
+	return slices.ContainsFunc(s.file.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"testing"` })
+}
+
 func (s *source) finding(at token.Pos, rule, format string, args ...any) Finding {
 	return Finding{File: s.path, Line: s.fset.Position(at).Line, Rule: rule, Text: fmt.Sprintf(format, args...)}
 }

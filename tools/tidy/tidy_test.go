@@ -49,6 +49,9 @@ func TestCheckFinds(t *testing.T) {
 			[]string{"raft/a.go:4: init: no init functions: an imported one would run in every program, PID 1 too"}},
 		{"sleep", "raft/a_test.go", "package raft\n\nimport \"time\"\n\nfunc f() { time.Sleep(1) }\n",
 			[]string{"raft/a_test.go:5: sleep: a test waits for a condition, or runs in a synctest bubble"}},
+		{"sleep in a bubble", "raft/a_test.go", "package raft\n\nimport (\n\t\"testing/synctest\"\n\t\"time\"\n)\n\n" +
+			"func f() { synctest.Test(nil, func() { time.Sleep(1) }) }\n", nil},
+		{"goroutine for tests", "raft/a.go", "// Package raft does.\npackage raft\n\nimport _ \"testing\"\n\nfunc f() { go f() }\n", nil},
 		{"os", "storage/journal/a.go", "// Package journal does.\npackage journal\n\nimport _ \"os\"\n",
 			[]string{"storage/journal/a.go:4: os: storage uses os only in storage/vfs"}},
 		{"etcd raft", "raft/a_test.go", "package raft\n\nimport _ \"go.etcd.io/raft/v3\"\n",

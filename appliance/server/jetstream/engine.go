@@ -26,6 +26,8 @@ type Bus interface {
 	Subscribe(subject, queue string, fn func(Msg)) (unsubscribe func(), err error)
 	// Publish returns the number of receivers.
 	Publish(subject, reply string, header, data []byte) int
+	// Burst returns a publisher for many messages at once, for one goroutine at a time.
+	Burst() Burst
 	// PublishAs delivers to those who subscribe to deliver a message that reads subject.
 	PublishAs(deliver, subject, reply string, header, data []byte) int
 	// HasInterest reports whether a message to subject would be received.
@@ -33,6 +35,12 @@ type Bus interface {
 	// WatchInterest calls fn at every change of the interest in a literal subject, by members of
 	// queue if that is set.
 	WatchInterest(subject, queue string, fn func(active bool)) (cancel func())
+}
+
+// Burst publishes as a Bus does; receivers may get nothing before Flush.
+type Burst interface {
+	Publish(subject, reply string, header, data []byte) int
+	Flush()
 }
 
 // Config is what an engine is built from. All fields without a stated default are required.

@@ -190,6 +190,10 @@ func (b *space) PublishAs(deliver, subj, reply string, header, data []byte) int 
 	return len(fns)
 }
 
+func (b *space) Burst() Burst { return b }
+
+func (b *space) Flush() {}
+
 func (b *space) HasInterest(subj string) bool { return len(b.receivers(subj)) > 0 }
 
 func (b *space) WatchInterest(string, string, func(bool)) func() { return func() {} }

@@ -23,6 +23,10 @@ type Stream struct {
 	log     *slog.Logger
 	ackHead []byte // of every PubAck, up to the sequence
 
+	// Owned by apply.
+	burst     Burst
+	ackBuffer []byte
+
 	creating sync.Mutex // held over the creation or update of a consumer
 
 	// mu guards what follows. It is never held over a call to the group, the bus or a consumer.
@@ -50,7 +54,7 @@ type Stream struct {
 func newStream(a *account, id uint64, name string, created time.Time) *Stream {
 	s := &Stream{
 		id: id, name: name, account: a, created: created,
-		log: a.engine.cfg.Logger, machine: stream.New(), consumers: map[string]*consumerEntry{},
+		burst: a.bus.Burst(), log: a.engine.cfg.Logger, machine: stream.New(), consumers: map[string]*consumerEntry{},
 	}
 	quoted, _ := json.Marshal(name)
 	s.ackHead = append(append([]byte(`{"stream":`), quoted...), `,"seq":`...)
@@ -198,11 +202,11 @@ func (s *Stream) awaitLocked(reply []byte, v stream.Verdict) {
 // acknowledge sends the PubAcks of a committed batch.
 func (s *Stream) acknowledge(a *acks) {
 	replies := string(a.replies) // one allocation for all reply subjects
-	var buf []byte
 	for _, k := range a.list {
-		buf = s.appendAck(buf[:0], k.seq, k.duplicate)
-		s.account.bus.Publish(replies[k.start:k.end], "", nil, buf)
+		s.ackBuffer = s.appendAck(s.ackBuffer[:0], k.seq, k.duplicate)
+		s.burst.Publish(replies[k.start:k.end], "", nil, s.ackBuffer)
 	}
+	s.burst.Flush()
 }
 
 // answer sends the same answer to every publisher of a batch.

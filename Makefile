@@ -1,0 +1,94 @@
+# Millrace. "make" lists the targets, "make test" is what a change must pass.
+
+GO           ?= go
+BUILD        := .build
+BIN          := $(BUILD)/bin
+IMAGE        := $(BUILD)/millrace.img
+BOARD        ?= qemu-amd64
+DEB_PACKAGES ?= clang lld ovmf qemu-system-x86
+
+# What the comparison and the command line tests run, pinned.
+NATS_CLI     := github.com/nats-io/natscli/nats@v0.5.1
+NATS_SERVER  := github.com/nats-io/nats-server/v2@v2.15.2
+
+# Tests that boot machines, tests of the whole process, tests of the source text: not unit tests.
+BOOT_TESTS   ?= ./tools/qemu/...
+E2E_TESTS    := ./tools/e2e
+TIDY_TESTS   := ./tools/tidy
+UNIT_TESTS    = $$($(GO) list ./... | grep -vE '^millrace/tools/(qemu|e2e|tidy)(/|$$)')
+
+FUZZTIME     ?= 5s
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install the Debian packages that are missing (as root; does nothing when all are there)
+	@missing=; for p in $(DEB_PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" != 0 ]; then echo "make deps: as root: apt-get install$$missing" >&2; exit 1; fi; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+
+build: ## build everything; programs go to .build/bin
+	$(GO) build ./...
+	$(GO) build -o $(BIN)/ ./appliance/cmd/... ./tools/...
+
+test: deps build lint tidy unit plugins e2e boot ## everything: static checks, unit, end-to-end and boot tests
+
+unit: plugins ## unit tests
+	$(GO) test $(UNIT_TESTS)
+
+race: plugins ## unit and end-to-end tests under the race detector
+	$(GO) test -race $(UNIT_TESTS)
+	$(GO) build -race -o $(BIN)/millraced-race ./appliance/cmd/millraced
+	MILLRACE_TEST_SERVER=$(abspath $(BIN)/millraced-race) $(GO) test -race -count=1 $(E2E_TESTS)
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l appliance board image plugins raft storage tools); \
+	if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:" >&2; echo "$$unformatted" >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+tidy: ## imports, purity and habits, as tools/tidy has them
+	$(GO) test -count=1 $(TIDY_TESTS)
+
+fuzz-smoke: ## run each fuzz target for FUZZTIME (5s)
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+		done; \
+	done
+
+e2e: $(BIN)/nats ## the real process: kill -9 in a loop, restarts, the nats command line
+	MILLRACE_TEST_NATS=$(abspath $(BIN)/nats) $(GO) test -count=1 $(E2E_TESTS)
+
+boot: deps ## boot the image in QEMU
+	$(GO) test -count=1 -timeout 20m $(BOOT_TESTS)
+
+bench: build $(BIN)/nats $(BIN)/nats-server ## nats bench against millraced and nats-server, side by side
+	$(BIN)/bench -millraced $(BIN)/millraced -nats-server $(BIN)/nats-server -nats $(BIN)/nats -out tools/bench/results
+
+plugins: deps ## build the example plugins to .build/plugins
+	plugins/examples/build.sh $(BUILD)/plugins
+
+image: deps ## build the disk image .build/millrace.img (BOARD=qemu-amd64)
+	$(GO) run ./tools/mkimage -board $(BOARD) -o $(IMAGE)
+
+run: image ## boot the image in QEMU with a data disk, NATS on port 14222
+	$(GO) run ./tools/qemu run -board $(BOARD) -image $(IMAGE)
+
+clean: ## remove .build
+	rm -rf $(BUILD)
+
+$(BIN)/nats:
+	GOBIN=$(abspath $(BIN)) $(GO) install $(NATS_CLI)
+
+$(BIN)/nats-server:
+	GOBIN=$(abspath $(BIN)) $(GO) install $(NATS_SERVER)
+
+.PHONY: help deps build test unit race lint tidy fuzz-smoke e2e boot bench plugins image run clean

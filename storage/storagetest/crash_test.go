@@ -1,0 +1,71 @@
+package storagetest
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+	"testing"
+
+	"millrace/storage/journal"
+	"millrace/storage/vfs"
+)
+
+func TestLogSurvivesCrashAtEveryOperation(t *testing.T) {
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			if n := Crash(t, CrashConfig{Seed: seed, Ops: 300, Nested: 10}); n < 1000 {
+				t.Errorf("only %d crashes were tried", n)
+			}
+		})
+	}
+}
+
+// A write that fills several segments may be cut between two entries, but never has a commit index beyond them.
+func TestLogSurvivesCrashInSplitWrite(t *testing.T) {
+	mem, manifest := vfs.NewMem(), NewCatalog(7)
+	store := Store{FS: mem, Dir: "/journal", Catalog: manifest}
+	l := store.open(t)
+	const n = 12
+	write := newWorkload(1).append(1, 1, n)
+	for i := range write.Entries {
+		write.Entries[i].Data = bytes.Repeat([]byte{byte(i + 1)}, 60<<10)
+	}
+	write.State = &journal.HardState{Term: 1, Vote: 5, Commit: n}
+	seen := make(map[uint64]bool)
+	try := func(what string, loss vfs.Loss, seed uint64) {
+		image := Store{FS: mem.Crash(loss, seed), Dir: "/journal", Catalog: manifest.Clone()}
+		l := image.open(t)
+		defer closeLog(t, l)
+		_, last := l.Bounds(1)
+		seen[last] = true
+		state, ok := l.State(1)
+		if last > 0 && (!ok || state.Term != 1 || state.Vote != 5) || state.Commit > last {
+			t.Errorf("crash before %s: %d entries, state %v", what, last, state)
+		}
+		for index := uint64(1); index <= last; index++ {
+			e, err := l.Entries(1, index, index+1, 1)
+			if err != nil || !bytes.Equal(e[0].Data, write.Entries[index-1].Data) {
+				t.Errorf("crash before %s: entry %d differs or %v", what, index, err)
+			}
+		}
+	}
+	var mu sync.Mutex
+	before := func(what string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		try(what, vfs.LoseUnsynced, 0)
+		try(what, vfs.TearUnsynced, uint64(len(seen)))
+		return nil
+	}
+	mem.SetHook(func(o vfs.Op) error { return before(o.String()) })
+	manifest.SetHook(before)
+	done := make(chan struct{})
+	write.Done = func() { close(done) }
+	l.Append(*write)
+	<-done
+	closeLog(t, l)
+	try("the end", vfs.LoseUnsynced, 0)
+	if len(seen) < 4 || !seen[0] || !seen[n] {
+		t.Errorf("the crashes left %v entries, want several lengths", seen)
+	}
+}

@@ -1,0 +1,11 @@
+package main
+
+import (
+	"context"
+
+	"millrace/plugins/service"
+)
+
+func runResume(ctx context.Context, c *call) error {
+	return c.change(ctx, service.VerbResume, "resumed")
+}
