@@ -7,8 +7,8 @@ import (
 	"millrace/plugins/meter"
 )
 
-// Fuel is the unit of a guest's CPU accounting: one instruction is one unit, and FuelPerSecond units
-// count as a second of CPU. Budgets in fuel do not depend on the load of the machine.
+// FuelPerSecond is the fuel that counts as a second of CPU. One instruction of a guest is one unit of
+// fuel, so that budgets do not depend on the load of the machine.
 const FuelPerSecond = 4_000_000_000
 
 // slice is the fuel after which a guest comes back to the host: half a millisecond of CPU.

@@ -146,7 +146,6 @@ func (n *Node) engineConfig() jetstream.Config {
 			DuplicateWindow: js.Duplicates, MaxAckPending: js.MaxAckPending, MaxRequestBatch: js.MaxRequestBatch,
 			MaxConsumers: api.DefaultMaxConsumers, MaxStore: max(js.MaxStore, 0), MaxMemory: max(js.MaxMemory, 0),
 		},
-		Writable: func() error { return n.store.journal.Admit(0) },
 	}
 	for _, a := range n.settings.Accounts {
 		if j := a.JetStream; j != nil && a.Name != n.settings.SystemAccount {

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// A frame holds one message in the guest's inbox. Little-endian; frames lie back to back, each padded
-// with zeros to a multiple of 8 bytes:
+// FrameHeaderSize is the length of the fixed part of a frame, which holds one message in the guest's
+// inbox. Little-endian; frames lie back to back, each padded with zeros to a multiple of 8 bytes:
 //
 //	 0  u32 frame_len, padding included   24  i64 time_ns, stream timestamp
 //	 4  u32 delivered, 1 = first try      32  u32 subject_len

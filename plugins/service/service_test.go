@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -17,6 +18,20 @@ import (
 	"millrace/plugins/service"
 	"millrace/plugins/service/servicetest"
 )
+
+// cacheDir keeps compiled guests for all tests.
+var cacheDir string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "plugins")
+	if err != nil {
+		panic(err)
+	}
+	cacheDir = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
 
 // space is an account with a service in it.
 type space struct {
@@ -47,7 +62,7 @@ func eachSpace(t *testing.T, f func(s *space)) {
 // open starts a service until the test ends or stop is called.
 func (s *space) open() (svc *service.Service, stop func()) {
 	s.Helper()
-	rt, err := plugins.Open(plugins.Config{})
+	rt, err := plugins.Open(plugins.Config{CacheDir: cacheDir})
 	if err != nil {
 		s.Fatal(err)
 	}

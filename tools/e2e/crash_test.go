@@ -34,7 +34,7 @@ func TestCrashLosesNothing(t *testing.T) {
 	}
 	s := startServer(t)
 	_, js := s.jetstream()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(kills)*20*time.Second+2*time.Minute)
 	defer cancel()
 
 	var acks atomic.Int64
@@ -221,7 +221,7 @@ func (c *crashStream) consume(ctx context.Context, t *testing.T, js jetstream.Je
 			}
 		default:
 		}
-		cons, err := js.Consumer(ctx, c.name, "worker")
+		cons, err := c.worker(ctx, js)
 		if err != nil {
 			poll()
 			continue
@@ -231,11 +231,17 @@ func (c *crashStream) consume(ctx context.Context, t *testing.T, js jetstream.Je
 	t.Errorf("%s: consumer did not get to the end: %d delivered, %d confirmed", c.name, len(c.delivered), len(c.confirmed))
 }
 
+// worker looks the consumer up. The request is lost when the server is killed, so that it has a short
+// limit of its own.
+func (c *crashStream) worker(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return js.Consumer(ctx, c.name, "worker")
+}
+
 // consumed reports whether the consumer has nothing to deliver and nothing that waits for an ack.
 func (c *crashStream) consumed(ctx context.Context, js jetstream.JetStream) bool {
-	try, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	cons, err := js.Consumer(try, c.name, "worker")
+	cons, err := c.worker(ctx, js)
 	if err != nil {
 		return false
 	}

@@ -46,6 +46,9 @@ func newServer(t testing.TB, lines ...string) *server {
 		if s.running() {
 			s.kill()
 		}
+		if strings.Contains(s.log.tail(-1), "DATA RACE") {
+			t.Error("the race detector found something in the server")
+		}
 		if t.Failed() {
 			t.Logf("log of the server:\n%s", s.log.tail(100))
 		}
@@ -246,10 +249,13 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
-// tail returns the last n lines.
+// tail returns the last n lines, all for a negative n.
 func (l *logBuffer) tail(n int) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lines := strings.SplitAfter(l.buf.String(), "\n")
+	if n < 0 {
+		n = len(lines)
+	}
 	return strings.Join(lines[max(0, len(lines)-n):], "")
 }

@@ -79,7 +79,7 @@ func (c *catalog) recover(a *account, ms meta.Stream) error {
 
 // start starts a stream of the catalogue and lists it in the account.
 func (a *account) start(ms meta.Stream) (*Stream, error) {
-	s := newStream(a, ms.Group, ms.Name, ms.Created)
+	s := newStream(a, ms)
 	if err := s.start(*ms.Config); err != nil {
 		s.close()
 		return nil, err

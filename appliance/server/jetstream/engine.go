@@ -55,12 +55,10 @@ type Config struct {
 	Accounts map[string]api.AccountLimits
 	// Domain is the JetStream domain; empty: none.
 	Domain string
-	// MaxStore and MaxMemory are the bytes that streams may reserve; 0: no limit.
+	// MaxStore and MaxMemory are the bytes that streams may hold; 0: no limit.
 	MaxStore, MaxMemory int64
 	// Limits bounds what streams and consumers may ask for; Account is filled in per account.
 	Limits api.Limits
-	// Writable reports why nothing more can be stored; nil while there is room. Default: always nil.
-	Writable func() error
 }
 
 // Engine serves the streams of one node.
@@ -69,7 +67,39 @@ type Engine struct {
 	catalog  *catalog
 	accounts map[string]*account
 	jobs     jobs
+	used     usage
 	wg       sync.WaitGroup
+}
+
+// usage counts the bytes that streams hold, by storage.
+type usage struct{ file, memory atomic.Int64 }
+
+func (u *usage) of(storage api.Storage) *atomic.Int64 {
+	if storage == api.MemoryStorage {
+		return &u.memory
+	}
+	return &u.file
+}
+
+// book notes bytes that a stream has taken or given back.
+func (a *account) book(storage api.Storage, bytes int64) {
+	a.used.of(storage).Add(bytes)
+	a.engine.used.of(storage).Add(bytes)
+}
+
+// full refuses a publish when the account or the server holds as much as it may.
+func (a *account) full(storage api.Storage) *api.Error {
+	most, server := a.limits.MaxStore, a.engine.cfg.MaxStore
+	if storage == api.MemoryStorage {
+		most, server = a.limits.MaxMemory, a.engine.cfg.MaxMemory
+	}
+	switch {
+	case most >= 0 && a.used.of(storage).Load() >= most:
+		return api.ErrAccountResourcesExceeded
+	case server > 0 && a.engine.used.of(storage).Load() >= server:
+		return api.ErrInsufficientResources
+	}
+	return nil
 }
 
 // account is the part of the engine that one account sees.
@@ -82,6 +112,7 @@ type account struct {
 
 	requests atomic.Uint64
 	failures atomic.Uint64
+	used     usage
 
 	mu      sync.RWMutex
 	streams map[string]*Stream
@@ -106,9 +137,6 @@ const maxRequests = 10_000
 
 // Start recovers all streams and consumers and begins to serve.
 func Start(cfg Config) (*Engine, error) {
-	if cfg.Writable == nil {
-		cfg.Writable = func() error { return nil }
-	}
 	e := &Engine{cfg: cfg, accounts: map[string]*account{}}
 	e.jobs.init()
 	for name, limits := range cfg.Accounts {

@@ -237,6 +237,25 @@ func TestStreamExpiresByAge(t *testing.T) {
 	})
 }
 
+func TestStreamRefusesBeyondTheAccountsLimit(t *testing.T) {
+	s := newServer(t, newDisk())
+	defer s.engine.Close()
+	s.engine.accounts["A"].limits.MaxStore = 500
+	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	acks := s.subscribe("ack")
+	for range 6 {
+		s.bus.Publish("S.a", "ack", nil, make([]byte, 100))
+	}
+	if got := acks.take(); len(got) != 6 || !strings.Contains(got[3], `"seq":4`) || !strings.Contains(got[4], "10002") {
+		t.Errorf("acks %q", got)
+	}
+	s.call("STREAM.PURGE.S", nil, nil)
+	s.bus.Publish("S.a", "ack", nil, nil)
+	if got := acks.take(); len(got) != 1 || !strings.Contains(got[0], `"seq":5`) {
+		t.Errorf("after the purge: %q", got)
+	}
+}
+
 func TestMemoryStreamDropsDeadEntries(t *testing.T) {
 	s := newServer(t, newDisk())
 	defer s.engine.Close()

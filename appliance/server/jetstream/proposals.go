@@ -81,6 +81,13 @@ const maxOpenBytes = 512 << 10
 // told to slow down (err_code 10167).
 const maxInFlightBytes = 64 << 20
 
+// readyLocked reports whether the open batch need not wait for those in flight. One that waits is
+// proposed when the group applies the next entry.
+func (s *Stream) readyLocked() bool {
+	_, size := s.admission.Open()
+	return len(s.inflight) == 0 || size >= maxOpenBytes
+}
+
 // nextLocked returns the next proposal that may go to the group, or nil.
 func (s *Stream) nextLocked() *proposal {
 	if s.failed != nil || s.stopped {
@@ -95,7 +102,7 @@ func (s *Stream) nextLocked() *proposal {
 			return &proposal{entry: entry, checkpoint: true}
 		}
 	}
-	if n, size := s.admission.Open(); n > 0 && (len(s.inflight) == 0 || size >= maxOpenBytes || len(s.queue) > 0) {
+	if n, _ := s.admission.Open(); n > 0 && (len(s.queue) > 0 || s.readyLocked()) {
 		p := &proposal{messages: true, acks: s.open, entry: s.admission.Take()}
 		s.open = acks{}
 		if n := len(s.spare); n > 0 {
@@ -217,7 +224,11 @@ func (s *Stream) apply(index uint64, entry []byte) {
 		s.mu.Unlock()
 		return
 	}
+	_, before := s.machine.Usage()
 	fx, err := s.machine.Apply(index, entry)
+	if _, after := s.machine.Usage(); after != before {
+		s.account.book(s.storage, int64(after)-int64(before))
+	}
 	if err != nil {
 		s.failed = fmt.Errorf("apply entry %d of stream %q (%s): %w",
 			index, s.name, s.account.engine.cfg.Log.Place(s.id, index), err)

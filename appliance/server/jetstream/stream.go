@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/meta"
 	"millrace/appliance/server/jetstream/stream"
 )
 
@@ -17,6 +18,7 @@ type Stream struct {
 	id      uint64 // of its group
 	name    string
 	account *account
+	storage api.Storage
 	created time.Time
 	group   Group
 	store   Log
@@ -51,12 +53,12 @@ type Stream struct {
 	transform     *api.Transform // nil: subjects stay as they are
 }
 
-func newStream(a *account, id uint64, name string, created time.Time) *Stream {
+func newStream(a *account, ms meta.Stream) *Stream {
 	s := &Stream{
-		id: id, name: name, account: a, created: created,
+		id: ms.Group, name: ms.Name, account: a, created: ms.Created, storage: ms.Config.Storage,
 		burst: a.bus.Burst(), log: a.engine.cfg.Logger, machine: stream.New(), consumers: map[string]*consumerEntry{},
 	}
-	quoted, _ := json.Marshal(name)
+	quoted, _ := json.Marshal(ms.Name)
 	s.ackHead = append(append([]byte(`{"stream":`), quoted...), `,"seq":`...)
 	return s
 }
@@ -151,6 +153,9 @@ func (s *Stream) publish(m Msg) {
 	case s.admission.Pending() > maxInFlightBytes:
 		err = api.ErrStreamTooManyRequests
 	default:
+		if err = s.account.full(s.storage); err != nil {
+			break
+		}
 		subj := m.Subject
 		if s.transform != nil {
 			if mapped, ok := s.transform.Apply(string(subj)); ok {
@@ -171,6 +176,7 @@ func (s *Stream) publish(m Msg) {
 			s.awaitLocked(reply, v)
 		}
 	}
+	ready := s.readyLocked()
 	s.mu.Unlock()
 	switch {
 	case err != nil:
@@ -181,7 +187,7 @@ func (s *Stream) publish(m Msg) {
 		if len(reply) > 0 {
 			s.account.bus.Publish(string(reply), "", nil, s.appendAck(nil, v.Seq, true))
 		}
-	default:
+	case ready:
 		s.pump()
 	}
 }
@@ -313,7 +319,9 @@ func (s *Stream) delete() {
 		s.endConsumer(c)
 	}
 	s.close()
-	if s.machine.Config().Storage == api.MemoryStorage {
+	_, bytes := s.machine.Usage()
+	s.account.book(s.storage, -int64(bytes))
+	if s.storage == api.MemoryStorage {
 		return
 	}
 	if err := s.account.engine.cfg.Groups.Remove(s.id); err != nil {
