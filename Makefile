@@ -13,6 +13,7 @@ NATS_SERVER  := github.com/nats-io/nats-server/v2@v2.15.2
 
 # Tests that boot machines, tests of the whole process, tests of the source text: not unit tests.
 BOOT_TESTS   ?= ./tools/qemu/...
+RAFT_TESTS   := ./raft/...
 E2E_TESTS    := ./tools/e2e
 TIDY_TESTS   := ./tools/tidy
 UNIT_TESTS    = $$($(GO) list ./... | grep -vE '^millrace/tools/(qemu|e2e|tidy)(/|$$)')
@@ -41,6 +42,7 @@ test: deps build lint tidy unit plugins e2e boot ## everything: static checks, u
 
 unit: plugins ## unit tests
 	$(GO) test $(UNIT_TESTS)
+	$(GO) test -tags etcdraft35 $(RAFT_TESTS)
 
 race: plugins ## unit and end-to-end tests under the race detector
 	$(GO) test -race $(UNIT_TESTS)
@@ -51,6 +53,7 @@ lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l appliance board image plugins raft storage tools); \
 	if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:" >&2; echo "$$unformatted" >&2; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags qemu,etcdraft35 ./tools/qemu/... ./raft/...
 	$(GO) tool staticcheck ./...
 
 tidy: ## imports, purity and habits, as tools/tidy has them
@@ -67,8 +70,8 @@ fuzz-smoke: ## run each fuzz target for FUZZTIME (5s)
 e2e: $(BIN)/nats ## the real process: kill -9 in a loop, restarts, the nats command line
 	MILLRACE_TEST_NATS=$(abspath $(BIN)/nats) $(GO) test -count=1 $(E2E_TESTS)
 
-boot: deps ## boot the image in QEMU
-	$(GO) test -count=1 -timeout 20m $(BOOT_TESTS)
+boot: image plugins ## boot the image in QEMU: power cuts, foreign disks, plugins
+	$(GO) test -tags qemu -count=1 -timeout 20m $(BOOT_TESTS)
 
 bench: build $(BIN)/nats $(BIN)/nats-server ## nats bench against millraced and nats-server, side by side
 	$(BIN)/bench -millraced $(BIN)/millraced -nats-server $(BIN)/nats-server -nats $(BIN)/nats -out tools/bench/results

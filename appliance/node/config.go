@@ -47,7 +47,6 @@ type Settings struct {
 	NoAuthUser    string        // user or nkey that clients without credentials become; empty: none
 	Token         string        // plain or bcrypt; a client that shows it enters $G; empty: none
 	AuthTimeout   time.Duration // to CONNECT within; default 2 s, 3 s with TLS
-	OpenGlobal    bool          // clients without credentials enter $G
 
 	TLS       TLS
 	JetStream JetStream
@@ -136,7 +135,6 @@ type JetStream struct {
 // LogSettings is where the log goes and what is in it.
 type LogSettings struct {
 	Debug bool
-	Trace bool   // protocol lines too
 	Time  bool   // time stamps; default true
 	UTC   bool   // time stamps in UTC
 	File  string // empty: standard error

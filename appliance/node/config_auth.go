@@ -138,11 +138,10 @@ func (c *checker) accountJetStream(v value) *AccountJetStream {
 }
 
 // authorization reads the block whose users and token belong to the global account.
-func (c *checker) authorizationBlock(v value, s *Settings) {
+func (c *checker) authorization(v value, s *Settings) {
 	var single User
 	var users []User
 	var singleAt, usersAt value
-	c.authorization = v
 	var defaults *Permissions
 	c.block(v, schema{
 		fields: map[string]func(value){
@@ -376,8 +375,7 @@ func boolOrder(first bool) int {
 }
 
 func (c *checker) finishUsers(s *Settings) {
-	system := slices.IndexFunc(s.Accounts, func(a Account) bool { return a.Name == s.SystemAccount })
-	if system < 0 {
+	if !slices.ContainsFunc(s.Accounts, func(a Account) bool { return a.Name == s.SystemAccount }) {
 		c.fail(c.system, "account %q is not in accounts", s.SystemAccount)
 		return
 	}
@@ -393,9 +391,6 @@ func (c *checker) finishUsers(s *Settings) {
 	if users > len(s.Accounts[0].Users) && s.Token != "" {
 		c.fail(c.token, "cannot stand beside users of accounts")
 	}
-	// As nats-server: users of the system account alone leave the global account open.
-	onlySystem := users == len(s.Accounts[system].Users) && len(s.Accounts) == 2 && c.authorization.path == ""
-	s.OpenGlobal = s.Token == "" && s.NoAuthUser == "" && (users == 0 || onlySystem)
 }
 
 func (c *checker) finishJetStream(s *Settings) {

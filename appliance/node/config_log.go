@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// LevelTrace is the level of protocol lines, below slog.LevelDebug.
-const LevelTrace = slog.LevelDebug - 4
-
 // NewLogger opens the log that l asks for: lines of key=value pairs.
 func NewLogger(l LogSettings) (*slog.Logger, error) {
 	out := os.Stderr
@@ -29,25 +26,18 @@ func (l LogSettings) handlerOptions() *slog.HandlerOptions {
 	if l.Debug {
 		level = slog.LevelDebug
 	}
-	if l.Trace {
-		level = LevelTrace
-	}
 	return &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) != 0 {
 			return a
 		}
-		switch a.Key {
-		case slog.TimeKey:
-			if !l.Time {
-				return slog.Attr{}
-			}
-			if t, ok := a.Value.Any().(time.Time); ok && l.UTC {
-				return slog.Time(a.Key, t.UTC())
-			}
-		case slog.LevelKey:
-			if a.Value.Any() == LevelTrace {
-				return slog.String(a.Key, "TRACE")
-			}
+		if a.Key != slog.TimeKey {
+			return a
+		}
+		if !l.Time {
+			return slog.Attr{}
+		}
+		if t, ok := a.Value.Any().(time.Time); ok && l.UTC {
+			return slog.Time(a.Key, t.UTC())
 		}
 		return a
 	}}

@@ -18,12 +18,10 @@ func TestLogSettings(t *testing.T) {
 	}{
 		{LogSettings{}, "level=INFO msg=i\n"},
 		{LogSettings{Debug: true}, "level=DEBUG msg=d\nlevel=INFO msg=i\n"},
-		{LogSettings{Trace: true}, "level=TRACE msg=t\nlevel=DEBUG msg=d\nlevel=INFO msg=i\n"},
 	}
 	for _, tt := range tests {
 		var out bytes.Buffer
 		log := slog.New(slog.NewTextHandler(&out, tt.settings.handlerOptions()))
-		log.Log(context.Background(), LevelTrace, "t")
 		log.Debug("d")
 		log.Info("i")
 		if out.String() != tt.want {

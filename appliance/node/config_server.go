@@ -32,14 +32,14 @@ func (c *checker) server(v value, s *Settings) {
 			"lame_duck_duration":     c.duration(&s.LameDuckDuration, 30*time.Second, false),
 			"lame_duck_grace_period": func(v value) { c.lameDuck = v; c.duration(&s.LameDuckGracePeriod, 0, false)(v) },
 			"accounts":               func(v value) { c.accounts(v, s) },
-			"authorization":          func(v value) { c.authorizationBlock(v, s) },
+			"authorization":          func(v value) { c.authorization(v, s) },
 			"no_auth_user":           func(v value) { c.noAuthUser = v; c.str(&s.NoAuthUser)(v) },
 			"system_account":         func(v value) { c.system = v; c.str(&s.SystemAccount)(v) },
 			"tls":                    func(v value) { c.tls(v, &s.TLS) },
 			"jetstream":              func(v value) { c.jetstream(v, &s.JetStream) },
 			"store_dir":              c.store(&s.JetStream.StoreDir),
 			"debug":                  c.flag(&s.Log.Debug),
-			"trace":                  c.flag(&s.Log.Trace),
+			"trace":                  c.onlyFalse,
 			"logtime":                c.flag(&s.Log.Time),
 			"logtime_utc":            c.flag(&s.Log.UTC),
 			"log_file":               c.str(&s.Log.File),
@@ -57,6 +57,14 @@ func (c *checker) server(v value, s *Settings) {
 		},
 		unsupported: unsupportedServer,
 	})
+}
+
+// onlyFalse reads a switch of what is not served: turning it off is no request.
+func (c *checker) onlyFalse(v value) {
+	var on bool
+	if c.flag(&on)(v); on {
+		c.failKey(v, "%q is not supported by this version", v.path)
+	}
 }
 
 // serverName reads a name that fits into subjects and INFO.

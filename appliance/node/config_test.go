@@ -51,6 +51,7 @@ func TestLoadErrors(t *testing.T) {
 			`n.conf:2:3: "leafnodes" is not supported by this version
 n.conf:3:13: "jetstream.tpm" is not supported by this version
 n.conf:3:21: "jetstream.cipher" is not supported by this version`},
+		{"trace", "debug: true\ntrace: true", `n.conf:2:1: "trace" is not supported by this version`},
 		{"monitoring", "http_port: 8222", `n.conf:1:1: "http_port" is not supported by this version`},
 		{"unknown, near", "\njetsteam: enabled", `n.conf:2:1: unknown key "jetsteam" (did you mean "jetstream"?)`},
 		{"unknown, far", "colour: red", `n.conf:1:1: unknown key "colour"`},
@@ -270,15 +271,12 @@ func TestLoadAuthorizationIsGlobalAccount(t *testing.T) {
 		text  string
 		users []string
 		token string
-		open  bool
 	}{
-		{"port: 4222", nil, "", true},
-		{"authorization { user: a, pass: b }", []string{"a"}, "", false},
-		{"authorization { token: t, timeout: 1.5 }", nil, "t", false},
-		{"authorization { users: [ {user: a, pass: b}, {user: c, pass: d} ] }", []string{"a", "c"}, "", false},
-		{"accounts { $SYS { users: [ {user: s, pass: p} ] } }", nil, "", true},
-		{"accounts { $SYS { users: [ {user: s, pass: p} ] } }\nauthorization { timeout: 2 }", nil, "", false},
-		{"accounts { A { users: [ {user: s, pass: p} ] } }", nil, "", false},
+		{"port: 4222", nil, ""},
+		{"authorization { user: a, pass: b }", []string{"a"}, ""},
+		{"authorization { token: t, timeout: 1.5 }", nil, "t"},
+		{"authorization { users: [ {user: a, pass: b}, {user: c, pass: d} ] }", []string{"a", "c"}, ""},
+		{"accounts { A { users: [ {user: s, pass: p} ] } }", nil, ""},
 	}
 	for _, tt := range tests {
 		s, err := load(t, tt.text)
@@ -290,8 +288,8 @@ func TestLoadAuthorizationIsGlobalAccount(t *testing.T) {
 		for _, u := range s.Accounts[0].Users {
 			names = append(names, u.Name)
 		}
-		if s.Accounts[0].Name != GlobalAccount || !slices.Equal(names, tt.users) || s.Token != tt.token || s.OpenGlobal != tt.open {
-			t.Errorf("%s: got account %q users %q token %q open %v", tt.text, s.Accounts[0].Name, names, s.Token, s.OpenGlobal)
+		if s.Accounts[0].Name != GlobalAccount || !slices.Equal(names, tt.users) || s.Token != tt.token {
+			t.Errorf("%s: got account %q users %q token %q", tt.text, s.Accounts[0].Name, names, s.Token)
 		}
 	}
 }
@@ -331,7 +329,7 @@ func TestDefaultSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Host != "0.0.0.0" || s.Port != 4222 || !s.OpenGlobal || s.SystemAccount != "$SYS" {
+	if s.Host != "0.0.0.0" || s.Port != 4222 || s.SystemAccount != "$SYS" {
 		t.Errorf("got %+v", s)
 	}
 	if !s.JetStream.Enabled || s.JetStream.StoreDir != "/data/millrace" || s.Accounts[0].JetStream == nil {

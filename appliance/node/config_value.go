@@ -102,7 +102,6 @@ type checker struct {
 	// Places of what is checked against another part of the file; an empty path: not given.
 	listen        value // "listen", or the first of "host" and "port"
 	storeDir      value
-	authorization value
 	maxPayload    value
 	lameDuck      value // the grace period
 	tlsAt         value
