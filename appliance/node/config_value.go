@@ -100,16 +100,16 @@ type checker struct {
 	errs []*ConfigError
 
 	// Places of what is checked against another part of the file; an empty path: not given.
-	listen        value // "listen", or the first of "host" and "port"
-	storeDir      value
-	maxPayload    value
-	lameDuck      value // the grace period
-	tlsAt         value
-	token         value
-	noAuthUser    value
-	system        value
-	accountAt     map[string]value // account name -> place
-	userAt        map[string]value // user name or nkey -> place
+	listen     value // "listen", or the first of "host" and "port"
+	storeDir   value
+	maxPayload value
+	lameDuck   value // the grace period
+	tlsAt      value
+	token      value
+	noAuthUser value
+	system     value
+	accountAt  map[string]value // account name -> place
+	userAt     map[string]value // user name or nkey -> place
 }
 
 func (c *checker) err() error {

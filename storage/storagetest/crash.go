@@ -39,20 +39,17 @@ func Crash(t *testing.T, cfg CrashConfig) int {
 	for i := range cfg.Ops {
 		o := w.op()
 		c.submit(o)
+		done := make(chan struct{})
+		acked := func() { c.ack(i); close(done) }
 		switch k := w.rnd.IntN(20); {
-		case k == 0: // idle for a while: the mark is written
-			done := make(chan struct{})
-			o.call(l, func() { c.ack(i); close(done) })
-			if o.release == 0 {
-				<-done
+		case k < 5 && o.release == 0: // release has no Done
+			o.call(l, acked)
+			c.wait(l, done)
+			if k == 0 { // idle for a while: the mark is written
 				<-time.After(30 * time.Millisecond)
 			}
-		case k < 5 && o.release == 0:
-			done := make(chan struct{})
-			o.call(l, func() { c.ack(i); close(done) })
-			<-done
 		case k < 15:
-			o.call(l, func() { c.ack(i) })
+			o.call(l, acked)
 		default:
 			o.call(l, nil)
 		}
@@ -61,6 +58,20 @@ func Crash(t *testing.T, cfg CrashConfig) int {
 	c.ack(cfg.Ops - 1)
 	c.crash("the end", mem, manifest)
 	return c.crashes
+}
+
+// wait returns when done is closed, or the log has stopped for good, which open reports.
+func (c *crasher) wait(l *journal.Log, done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-time.After(time.Second):
+			if l.Err() != nil {
+				c.t.FailNow()
+			}
+		}
+	}
 }
 
 // crasher tries crashes one at a time.
@@ -93,7 +104,7 @@ func (c *crasher) ack(i int) {
 }
 
 func (c *crasher) store(mem *vfs.Mem, manifest *Catalog) Store {
-	return Store{FS: mem, Dir: "/journal", Catalog: manifest}
+	return Store{FS: mem, Dir: "/journal", Catalog: manifest, small: true}
 }
 
 // crash tries every kind of crash at this moment.

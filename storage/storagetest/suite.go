@@ -18,14 +18,22 @@ type Store struct {
 	FS      vfs.FS
 	Dir     string
 	Catalog journal.Catalog
+	small   bool // segments of the smallest size
 }
 
-// segmentBytes is the size of the segments of all tests here: small, so that there are many.
-const segmentBytes = 256 << 10
+// The sizes of the segments of all tests here: small, so that there are many.
+const (
+	segmentBytes      = 256 << 10
+	smallSegmentBytes = 64 << 10
+)
 
 func (s Store) config() journal.Config {
-	return journal.Config{FS: s.FS, Dir: s.Dir, Catalog: s.Catalog, SegmentBytes: segmentBytes,
-		FirstSegmentBytes: 64 << 10}
+	cfg := journal.Config{FS: s.FS, Dir: s.Dir, Catalog: s.Catalog, SegmentBytes: segmentBytes,
+		FirstSegmentBytes: smallSegmentBytes}
+	if s.small {
+		cfg.SegmentBytes = smallSegmentBytes
+	}
+	return cfg
 }
 
 // open opens a log that may not fail.
@@ -63,6 +71,7 @@ func Suite(t *testing.T, fresh func(t *testing.T) Store) {
 		{"SplitsAWriteLargerThanASegment", testSplit},
 		{"ForgetsDroppedGroups", testDrop},
 		{"ReclaimsSegments", testReclaim},
+		{"ReclaimsBetweenLiveSegments", testReclaimMiddle},
 		{"ServesConcurrentUse", testConcurrent},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.test(t, fresh(t)) })
@@ -376,6 +385,66 @@ func testReclaim(t *testing.T, s Store) {
 	check(t, l, m)
 	closeLog(t, l)
 	l = s.open(t)
+	check(t, l, m)
+	closeLog(t, l)
+}
+
+// The second of three segments dies. What it said about entries in the first one must not be forgotten: that a
+// suffix was voided, that a group was dropped, what a group's hard state is.
+func testReclaimMiddle(t *testing.T, s Store) {
+	s.small = true
+	l := s.open(t)
+	m := newModel()
+	do := func(o op) {
+		m.apply(o)
+		o.call(l, nil)
+	}
+	const pin, voided, dropped, filler = 1, 2, 3, 4
+	w := newWorkload(6)
+	do(op{write: w.append(pin, 1, 1)})
+	do(op{write: w.append(voided, 1, 7)})
+	do(op{write: w.append(dropped, 1, 3)})
+	index := uint64(0)
+	fill := func(file string) {
+		for !strings.Contains(l.Place(filler, index), file) {
+			index++
+			write := w.append(filler, index, 1)
+			write.Entries[0].Data = make([]byte, 3000)
+			do(op{write: write})
+			wait(t, l)
+		}
+	}
+	fill("0000000002.seg")
+	w.term = 2
+	again := w.append(voided, 5, 1)
+	again.State = &journal.HardState{Term: 2, Vote: 1, Commit: 5}
+	do(op{write: again})
+	do(op{drop: dropped})
+	fill("0000000003.seg")
+	do(op{release: voided, upTo: 5})
+	do(op{release: filler, upTo: index - 1})
+	wait(t, l)
+	for n := 0; s.segments(t) > 2 && n < 10000; n++ { // the first, and the third, which is active
+		wait(t, l)
+		if l.Err() != nil {
+			t.Fatal(l.Err())
+		}
+	}
+	names, err := s.FS.List(s.Dir)
+	if err != nil || strings.Contains(fmt.Sprint(names), "0000000002.seg") ||
+		!strings.Contains(fmt.Sprint(names), "0000000001.seg") {
+		t.Fatalf("segment 2 alone should be gone: %v, %v", names, err)
+	}
+	for range 3 {
+		check(t, l, m)
+		closeLog(t, l)
+		l = s.open(t)
+	}
+	if term, err := l.Term(voided, 5); err != nil || term != 2 {
+		t.Errorf("the last released entry has term %d, %v, want 2", term, err)
+	}
+	do(op{write: w.append(voided, 6, 2)})
+	wait(t, l)
 	check(t, l, m)
 	closeLog(t, l)
 }

@@ -36,10 +36,11 @@ func (w *workload) makeUp() op {
 	}
 	id := ids[w.rnd.IntN(len(ids))]
 	g := w.model.groups[id]
+	pin := id == ids[0] && id%2 == 1 // some groups keep everything for a while, and with it their segments
 	switch k := w.rnd.IntN(100); {
 	case k < 3:
 		return op{drop: id}
-	case k < 15 && len(g.entries) > 0:
+	case k < 20 && len(g.entries) > 0 && !pin:
 		return op{release: id, upTo: g.first + uint64(w.rnd.IntN(len(g.entries)))}
 	case k < 25:
 		return op{write: &journal.Write{Group: id, State: w.state(g)}}

@@ -25,10 +25,11 @@ const startTimeout = 30 * time.Second
 
 // server is one process under test with its folder.
 type server struct {
-	t    testing.TB
-	conf string
-	port int
-	log  *logBuffer
+	t       testing.TB
+	program string // serverPath, or its peer in a comparison
+	conf    string
+	port    int
+	log     *logBuffer
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd ended, after which cmd.ProcessState is set
@@ -39,7 +40,7 @@ type server struct {
 func newServer(t testing.TB, lines ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{t: t, conf: filepath.Join(dir, "server.conf"), port: freePort(t), log: &logBuffer{}}
+	s := &server{t: t, program: serverPath, conf: filepath.Join(dir, "server.conf"), port: freePort(t), log: &logBuffer{}}
 	s.writeConf(fmt.Sprintf("listen: \"127.0.0.1:%d\"\nserver_name: e2e\njetstream { store_dir: %q, sync_interval: always }\n%s\n",
 		s.port, s.store(), strings.Join(lines, "\n")))
 	t.Cleanup(func() {
@@ -70,10 +71,10 @@ func (s *server) writeConf(text string) {
 // runToEnd runs a process that is expected to end by itself; it returns its output and exit code.
 func (s *server) runToEnd(args ...string) (string, int) {
 	s.t.Helper()
-	cmd := exec.Command(serverPath, append([]string{"-c", s.conf}, args...)...)
+	cmd := exec.Command(s.program, append([]string{"-c", s.conf}, args...)...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
-		s.t.Fatalf("start %s: %v", serverPath, err)
+		s.t.Fatalf("start %s: %v", s.program, err)
 	}
 	timer := time.AfterFunc(startTimeout, func() { cmd.Process.Kill() })
 	defer timer.Stop()
@@ -112,10 +113,10 @@ func (s *server) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 // start runs the process and returns when it greets a client.
 func (s *server) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(serverPath, "-c", s.conf)
+	s.cmd = exec.Command(s.program, "-c", s.conf)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
-		s.t.Fatalf("start %s: %v", serverPath, err)
+		s.t.Fatalf("start %s: %v", s.program, err)
 	}
 	exited := make(chan struct{})
 	s.exited = exited

@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// scenario is a sequence of calls whose answers two servers are compared by. It has an account to
+// itself on either server.
+type scenario struct {
+	name string
+	run  func(x *session)
+}
+
+// scenarios returns all that TestConformance plays.
+func scenarios() []scenario {
+	return slices.Concat(streamScenarios(), publishScenarios(), retentionScenarios(), getScenarios(),
+		consumerScenarios(), ackScenarios(), pullScenarios(), pushScenarios(), storeScenarios(), clientScenarios())
+}
+
+// difference is a line of a recording that the two servers deliberately do not have in common.
+type difference struct {
+	scenario string // name
+	line     string // regular expression of the line on either server
+	reason   string
+}
+
+// known are the differences that stay.
+func known() []difference {
+	return []difference{
+		{"stream/refused", `^(error|error\..*|did_create|type|config|config\..*|created|state|state\..*|ts|cluster|cluster\..*) = `,
+			"features of later versions are refused by name, not accepted and ignored"},
+	}
+}
+
+// maxScenarios is how many scenarios run at a time: most of their time is waiting.
+const maxScenarios = 16
+
+// TestConformance plays every scenario against the server under test and against nats-server and
+// compares what a client sees, line by line. MILLRACE_TEST_PEER names the nats-server; without it
+// the version that the Makefile pins is built into the user's cache.
+func TestConformance(t *testing.T) {
+	all := scenarios()
+	var accounts strings.Builder
+	accounts.WriteString("accounts {\n")
+	for i := range all {
+		fmt.Fprintf(&accounts, "  S%d { jetstream: enabled, users: [ { user: u%d, password: p } ] }\n", i, i)
+	}
+	accounts.WriteString("}")
+	ours := startServer(t, accounts.String())
+	theirs := newServer(t, accounts.String())
+	theirs.program = peerProgram(t)
+	theirs.start()
+
+	type result struct {
+		done         chan struct{}
+		ours, theirs *session
+	}
+	results := make([]result, len(all))
+	limit := make(chan struct{}, maxScenarios)
+	var wg sync.WaitGroup
+	for i := range all {
+		r := &results[i]
+		r.done = make(chan struct{})
+		play := func(s *server) *session {
+			return newSession(t.Context(), s, nats.UserInfo(fmt.Sprintf("u%d", i), "p"), nats.MaxReconnects(0), nats.Timeout(startTimeout))
+		}
+		wg.Go(func() {
+			limit <- struct{}{}
+			defer func() { <-limit; close(r.done) }()
+			r.ours, r.theirs = play(ours), play(theirs)
+			var both sync.WaitGroup
+			for _, x := range []*session{r.ours, r.theirs} {
+				both.Go(func() { x.play(all[i].run) })
+			}
+			both.Wait()
+		})
+	}
+	t.Cleanup(wg.Wait)
+
+	used := map[string]bool{}
+	for i, sc := range all {
+		t.Run(sc.name, func(t *testing.T) {
+			r := &results[i]
+			<-r.done
+			for _, x := range []*session{r.ours, r.theirs} {
+				if x.broken != "" {
+					t.Errorf("%s: stopped after %d records: %s", filepath.Base(x.server.program), len(x.records), x.broken)
+				}
+			}
+			compare(t, sc.name, r.ours.records, r.theirs.records, used)
+		})
+	}
+	if isMillraced() && !t.Failed() && len(used) > 0 {
+		for _, d := range known() {
+			if !used[d.scenario+d.line] {
+				t.Errorf("known difference %q in %s is no difference any more", d.line, d.scenario)
+			}
+		}
+	}
+}
+
+// compare reports the lines by which two recordings differ, unless all are known; used gets the known
+// ones that were met.
+func compare(t *testing.T, name string, ours, theirs []record, used map[string]bool) {
+	t.Helper()
+	isKnown := func(line string) bool {
+		for _, d := range known() {
+			if d.scenario == name && regexp.MustCompile(d.line).MatchString(line) {
+				used[d.scenario+d.line] = true
+				return true
+			}
+		}
+		return false
+	}
+	for i := range max(len(ours), len(theirs)) {
+		var a, b record
+		if i < len(ours) {
+			a = ours[i]
+		}
+		if i < len(theirs) {
+			b = theirs[i]
+		}
+		if a.title != b.title {
+			t.Errorf("record %d\n  ours:   %s\n  theirs: %s", i, a, b)
+			return
+		}
+		var report bytes.Buffer
+		for _, side := range []struct {
+			mark        string
+			mine, other record
+		}{{"ours:   ", a, b}, {"theirs: ", b, a}} {
+			for _, line := range side.mine.lines {
+				if !slices.Contains(side.other.lines, line) && !isKnown(line) {
+					fmt.Fprintf(&report, "\n  %s%s", side.mark, line)
+				}
+			}
+		}
+		if report.Len() > 0 {
+			t.Errorf("record %d: %s%s", i, a.title, report.Bytes())
+		}
+	}
+}
+
+// peerProgram returns the nats-server to compare with.
+func peerProgram(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("MILLRACE_TEST_PEER"); path != "" {
+		return path
+	}
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := regexp.MustCompile(`(?m)^NATS_SERVER\s*:=\s*(\S+@(\S+))$`).FindSubmatch(makefile)
+	if pin == nil {
+		t.Fatal("the Makefile pins no NATS_SERVER")
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(cache, "millrace-test", "nats-server-"+string(pin[2]))
+	path := filepath.Join(dir, "nats-server")
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	started := time.Now()
+	install := exec.Command("go", "install", string(pin[1]))
+	install.Env = append(os.Environ(), "GOBIN="+dir)
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("build the peer (or set MILLRACE_TEST_PEER): %v\n%s", err, out)
+	}
+	t.Logf("built %s in %s", path, time.Since(started).Round(time.Second))
+	return path
+}
