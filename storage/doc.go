@@ -1,4 +1,5 @@
-// Package storage is the durable half of Millrace. It holds no code of its own. Read its packages in this order:
+// Package storage is the durable half of Millrace. It holds no code of its own. Read its packages
+// in this order:
 //
 //	vfs          the file system below: the real one, and a simulated one that loses what was not synced
 //	journal      the node's one append-only log of all raft groups: segments, group commit, recovery

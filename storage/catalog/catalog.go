@@ -1,8 +1,10 @@
-// Package catalog is the small transactional file (bbolt) of facts that are not in the journal: the node's
-// identity and the manifest of segment files. Entries, hard states and indexes do not belong here.
+// Package catalog is the small transactional file (bbolt) of facts that are not in the journal: the
+// node's identity and the manifest of segment files. Entries, hard states and indexes do not belong
+// here.
 package catalog
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -10,6 +12,8 @@ import (
 	"hash/crc32"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,20 +23,28 @@ import (
 	"millrace/storage/vfs"
 )
 
-// The file, version 1: a bucket "node" with the keys "version" and "id", and a bucket "segments" whose keys are
-// segment numbers, 4 bytes big-endian. Each value is
+// The file, version 1: one bucket "catalog" with the keys
 //
-//	0  4  CRC-32C of bucket name, key and value
-//	4  -  value
+//	node/version          the byte 1
+//	node/id               8 bytes, big-endian, not 0
+//	padding               1024 zeros
+//	segments/0000000007   the journal's value of segment 7
 //
-// The value of "version" is the byte 1; that of "id" has 8 bytes, big-endian, not all zero.
+// Each value is preceded by 4 bytes, little-endian: the CRC-32C of its key and itself. The padding
+// makes bbolt keep the bucket in pages of its own. It would copy a small bucket to the heap, and
+// read behind that copy when the bucket is damaged; behind a page there is another one, or a fault
+// that guard turns into an error.
 const (
 	version       = 1
-	bucketNode    = "node"
-	bucketSegment = "segments"
-	keyVersion    = "version"
-	keyID         = "id"
+	bucket        = "catalog"
+	keyVersion    = "node/version"
+	keyID         = "node/id"
+	keyPadding    = "padding"
+	prefixSegment = "segments/"
+	paddingBytes  = 1024
 )
+
+func segmentKey(id uint32) string { return fmt.Sprintf("%s%010d", prefixSegment, id) }
 
 // lockTimeout is how long Open waits for another process to let go of the file.
 const lockTimeout = 2 * time.Second
@@ -40,10 +52,11 @@ const lockTimeout = 2 * time.Second
 // ErrInUse is returned by Open when another process has the catalog open.
 var ErrInUse = errors.New("catalog: in use by another process")
 
-// DamagedError is returned when the file is not what was written. Nothing is deleted or repaired then.
+// DamagedError is returned when the file is not what was written. Nothing is deleted or repaired
+// then.
 type DamagedError struct {
 	File   string
-	Key    string // "bucket/key"; empty when the structure of the file is damaged
+	Key    string // empty when the structure of the file is damaged
 	Reason string
 }
 
@@ -64,8 +77,8 @@ type Catalog struct {
 	segments map[uint32][]byte
 }
 
-// Open opens the catalog in file path, or makes it with a new random node identity. Every value is read and
-// checked. Errors: ErrInUse, *DamagedError, or that of the file system.
+// Open opens the catalog in file path, or makes it with a new random node identity. Every value is
+// read and checked. Errors: ErrInUse, *DamagedError, or that of the file system.
 func Open(path string) (*Catalog, error) {
 	fsys := vfs.OS{}
 	dir := filepath.Dir(path)
@@ -96,8 +109,8 @@ func Open(path string) (*Catalog, error) {
 	return c, nil
 }
 
-// guard turns what bbolt does on a damaged file, a panic or a memory fault behind the end of the file, into a
-// DamagedError.
+// guard turns what bbolt does on a damaged file, a panic or a memory fault behind the end of the
+// file, into a DamagedError.
 func (c *Catalog) guard(fn func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
@@ -109,8 +122,8 @@ func (c *Catalog) guard(fn func() error) (err error) {
 	return fn()
 }
 
-// load reads and checks all values, after writing the identity into a new file. It does not use bbolt's Check,
-// which runs on a goroutine of its own, where a fault ends the process.
+// load reads and checks all values, after writing the identity into a new file. It does not use
+// bbolt's Check, which runs on a goroutine of its own, where a fault ends the process.
 func (c *Catalog) load() error {
 	size, err := fileSize(c.path)
 	if err != nil {
@@ -153,92 +166,76 @@ func (c *Catalog) initialize() error {
 		}
 	}
 	return c.db.Update(func(tx *bbolt.Tx) error {
-		node, err := tx.CreateBucket([]byte(bucketNode))
+		b, err := tx.CreateBucket([]byte(bucket))
 		if err != nil {
 			return err
 		}
-		if _, err := tx.CreateBucket([]byte(bucketSegment)); err != nil {
-			return err
-		}
-		if err := node.Put([]byte(keyVersion), seal(bucketNode, []byte(keyVersion), []byte{version})); err != nil {
-			return err
-		}
-		return node.Put([]byte(keyID), seal(bucketNode, []byte(keyID), id[:]))
+		return errors.Join(
+			put(b, keyVersion, []byte{version}),
+			put(b, keyID, id[:]),
+			put(b, keyPadding, make([]byte, paddingBytes)),
+		)
 	})
 }
 
 // read loads and checks all values.
 func (c *Catalog) read(tx *bbolt.Tx) error {
-	node, segments := tx.Bucket([]byte(bucketNode)), tx.Bucket([]byte(bucketSegment))
-	if node == nil || segments == nil {
-		return &DamagedError{File: c.path, Reason: "a bucket is missing"}
+	b := tx.Bucket([]byte(bucket))
+	if b == nil {
+		return &DamagedError{File: c.path, Reason: "the bucket is missing"}
 	}
-	v, err := c.get(node, bucketNode, []byte(keyVersion))
+	values := make(map[string][]byte)
+	err := b.ForEach(func(key, sealed []byte) error {
+		k := string(key)
+		if len(sealed) < 4 {
+			return &DamagedError{File: c.path, Key: k, Reason: "the value is cut short"}
+		}
+		value := bytes.Clone(sealed[4:])
+		if binary.LittleEndian.Uint32(sealed) != checksum(k, value) {
+			return &DamagedError{File: c.path, Key: k, Reason: "the value has a wrong checksum"}
+		}
+		values[k] = value
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if len(v) != 1 || v[0] != version {
+	for _, key := range []string{keyVersion, keyID, keyPadding} {
+		if values[key] == nil {
+			return &DamagedError{File: c.path, Key: key, Reason: "the value is missing"}
+		}
+	}
+	if v := values[keyVersion]; len(v) != 1 || v[0] != version {
 		return fmt.Errorf("catalog: file %s has format version %d, this program reads %d", c.path, v, version)
 	}
-	id, err := c.get(node, bucketNode, []byte(keyID))
-	if err != nil {
-		return err
-	}
+	id := values[keyID]
 	if len(id) != 8 || binary.BigEndian.Uint64(id) == 0 {
-		return c.damaged(bucketNode, []byte(keyID), "the identity is not a number")
+		return &DamagedError{File: c.path, Key: keyID, Reason: "the identity is not a number"}
 	}
 	c.node = binary.BigEndian.Uint64(id)
 	c.segments = make(map[uint32][]byte)
-	return segments.ForEach(func(key, _ []byte) error {
-		v, err := c.get(segments, bucketSegment, key)
+	for key, value := range values {
+		number, ok := strings.CutPrefix(key, prefixSegment)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(number, 10, 32)
 		if err != nil {
-			return err
+			return &DamagedError{File: c.path, Key: key, Reason: "the key is not a segment number"}
 		}
-		if len(key) != 4 {
-			return c.damaged(bucketSegment, key, "the key is not a segment number")
-		}
-		c.segments[binary.BigEndian.Uint32(key)] = v
-		return nil
-	})
+		c.segments[uint32(n)] = value
+	}
+	return nil
 }
 
-// get returns a copy of a value after checking it.
-func (c *Catalog) get(b *bbolt.Bucket, bucket string, key []byte) ([]byte, error) {
-	sealed := b.Get(key)
-	if sealed == nil {
-		return nil, c.damaged(bucket, key, "the value is missing")
-	}
-	if len(sealed) < 4 {
-		return nil, c.damaged(bucket, key, "the value is cut short")
-	}
-	value := append([]byte(nil), sealed[4:]...)
-	if binary.LittleEndian.Uint32(sealed) != checksum(bucket, key, value) {
-		return nil, c.damaged(bucket, key, "the value has a wrong checksum")
-	}
-	return value, nil
+func put(b *bbolt.Bucket, key string, value []byte) error {
+	sealed := binary.LittleEndian.AppendUint32(nil, checksum(key, value))
+	return b.Put([]byte(key), append(sealed, value...))
 }
 
-func (c *Catalog) damaged(bucket string, key []byte, reason string) error {
-	name := string(key)
-	if bucket == bucketSegment {
-		name = fmt.Sprintf("%x", key)
-		if len(key) == 4 {
-			name = fmt.Sprint(binary.BigEndian.Uint32(key))
-		}
-	}
-	return &DamagedError{File: c.path, Key: bucket + "/" + name, Reason: reason}
-}
-
-func seal(bucket string, key, value []byte) []byte {
-	out := binary.LittleEndian.AppendUint32(nil, checksum(bucket, key, value))
-	return append(out, value...)
-}
-
-func checksum(bucket string, key, value []byte) uint32 {
+func checksum(key string, value []byte) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
-	sum := crc32.Checksum([]byte(bucket), table)
-	sum = crc32.Update(sum, table, key)
-	return crc32.Update(sum, table, value)
+	return crc32.Update(crc32.Checksum([]byte(key), table), table, value)
 }
 
 // NodeID returns the node's identity, made at random with the file.
@@ -250,16 +247,15 @@ func (c *Catalog) Segments() (map[uint32][]byte, error) {
 	defer c.mu.Unlock()
 	out := make(map[uint32][]byte, len(c.segments))
 	for id, v := range c.segments {
-		out[id] = append([]byte(nil), v...)
+		out[id] = bytes.Clone(v)
 	}
 	return out, nil
 }
 
 // PutSegment stores the value of a segment, durably.
 func (c *Catalog) PutSegment(id uint32, value []byte) error {
-	value = append([]byte(nil), value...)
-	key := binary.BigEndian.AppendUint32(nil, id)
-	err := c.update(func(b *bbolt.Bucket) error { return b.Put(key, seal(bucketSegment, key, value)) })
+	value = bytes.Clone(value)
+	err := c.update(func(b *bbolt.Bucket) error { return put(b, segmentKey(id), value) })
 	if err != nil {
 		return fmt.Errorf("catalog: put segment %d in %q: %w", id, c.path, err)
 	}
@@ -271,8 +267,7 @@ func (c *Catalog) PutSegment(id uint32, value []byte) error {
 
 // DeleteSegment removes the value of a segment, durably.
 func (c *Catalog) DeleteSegment(id uint32) error {
-	key := binary.BigEndian.AppendUint32(nil, id)
-	err := c.update(func(b *bbolt.Bucket) error { return b.Delete(key) })
+	err := c.update(func(b *bbolt.Bucket) error { return b.Delete([]byte(segmentKey(id))) })
 	if err != nil {
 		return fmt.Errorf("catalog: delete segment %d from %q: %w", id, c.path, err)
 	}
@@ -284,7 +279,7 @@ func (c *Catalog) DeleteSegment(id uint32) error {
 
 func (c *Catalog) update(fn func(*bbolt.Bucket) error) error {
 	return c.guard(func() error {
-		return c.db.Update(func(tx *bbolt.Tx) error { return fn(tx.Bucket([]byte(bucketSegment))) })
+		return c.db.Update(func(tx *bbolt.Tx) error { return fn(tx.Bucket([]byte(bucket))) })
 	})
 }
 

@@ -12,7 +12,8 @@ import (
 	"millrace/storage/vfs"
 )
 
-// BenchmarkAppend has a number of producers, each with a group of its own, append entries and wait for the sync.
+// BenchmarkAppend has a number of producers, each with a group of its own, append entries and wait
+// for the sync.
 func BenchmarkAppend(b *testing.B) {
 	for _, size := range []int{128, 1 << 10, 8 << 10, 64 << 10} {
 		for _, producers := range []int{1, 64, 512} {
@@ -58,8 +59,9 @@ func benchmarkAppend(b *testing.B, size, producers int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }
 
-// BenchmarkBareWriteSync is what the disk can do: the same bytes in the same pieces as BenchmarkAppend's batches
-// would have with everybody waiting, written into a zero-filled file, with an fdatasync each.
+// BenchmarkBareWriteSync is what the disk can do: the same bytes in the same pieces as
+// BenchmarkAppend's batches would have with everybody waiting, written into a zero-filled file,
+// with an fdatasync each.
 func BenchmarkBareWriteSync(b *testing.B) {
 	for _, size := range []int{4 << 10, 64 << 10, 512 << 10, 4 << 20} {
 		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {

@@ -41,8 +41,8 @@ func (b *builder) start(s *segment) {
 	b.limit = int(min(maxBatchBytes, s.size-s.end))
 }
 
-// fits reports whether records of n bytes may join. One write of any size may be alone in a batch, if the
-// segment has the room.
+// fits reports whether records of n bytes may join. One write of any size may be alone in a batch,
+// if the segment has the room.
 func (b *builder) fits(n int) bool {
 	if b.count == 0 {
 		return int64(len(b.buf)+n) <= b.seg.size-b.seg.end
@@ -85,7 +85,8 @@ func (b *builder) finish(last link) ([]byte, link) {
 	return b.buf, link{h.lsn, h.crc}
 }
 
-// run writes what is queued until the log is closed or fails. It alone writes to the active segment.
+// run writes what is queued until the log is closed or fails. It alone writes to the active
+// segment.
 func (l *Log) run() {
 	defer close(l.drained)
 	l.batch.start(l.active)
@@ -106,8 +107,8 @@ func (l *Log) run() {
 	}
 }
 
-// take moves the queue to flight as soon as somebody waits for it, and writes the mark when idle. It returns
-// false when the log is closed and nothing is left, or has failed.
+// take moves the queue to flight as soon as somebody waits for it, and writes the mark when idle.
+// It returns false when the log is closed and nothing is left, or has failed.
 func (l *Log) take() bool {
 	var lazyC, idleC <-chan time.Time
 	if l.last().lsn > l.batch.seg.marked {
@@ -201,7 +202,8 @@ func (w *writer) write() error {
 	return w.flush()
 }
 
-// room makes the batch ready for n more bytes: it writes the batch and takes the next segment if it must.
+// room makes the batch ready for n more bytes: it writes the batch and takes the next segment if it
+// must.
 func (w *writer) room(n int) error {
 	b := &w.log.batch
 	if b.fits(n) {
@@ -281,8 +283,8 @@ func (w *writer) split(it *item) error {
 	return w.flush()
 }
 
-// flush writes and syncs the batch, makes its entries readable from the file and calls Done for the items that
-// it completed.
+// flush writes and syncs the batch, makes its entries readable from the file and calls Done for the
+// items that it completed.
 func (w *writer) flush() error {
 	l, b := w.log, &w.log.batch
 	s, last := b.seg, b.last

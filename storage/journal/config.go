@@ -22,8 +22,8 @@ type Config struct {
 	Dir string
 	// Catalog keeps the manifest. Required; one Log at a time.
 	Catalog Catalog
-	// SegmentBytes is the size of a segment, a multiple of 4096 between 64 KiB and 2 GiB. It bounds the
-	// size of an entry. 0: 64 MiB. Existing segments keep their size.
+	// SegmentBytes is the size of a segment, a multiple of 4096 between 64 KiB and 2 GiB. It bounds
+	// the size of an entry. 0: 64 MiB. Existing segments keep their size.
 	SegmentBytes int64
 	// FirstSegmentBytes is the size of the very first segment, which Open makes and fills while the
 	// caller waits. 0: the smaller of SegmentBytes and 4 MiB.
@@ -33,8 +33,9 @@ type Config struct {
 	MaxQueuedBytes int64
 	// Logger gets what an operator should know. nil: nothing is logged.
 	Logger *slog.Logger
-	// OnFatal is called once, with no lock held, when a write or sync failed: nothing is acknowledged
-	// any more and the process should end. It must not call Close. nil: the error is logged.
+	// OnFatal is called once, with no lock held, when a write or sync failed: nothing is
+	// acknowledged any more and the process should end. It must not call Close. nil: the error is
+	// logged.
 	OnFatal func(error)
 }
 

@@ -12,8 +12,8 @@ var (
 	ErrUnavailable = errors.New("journal: entry is not stored")
 	// ErrUnknownGroup is returned when a group has nothing stored or was dropped.
 	ErrUnknownGroup = errors.New("journal: unknown group")
-	// ErrFull is returned by Admit when the disk has no room for another segment and what is left of the
-	// present one is reserved for small records.
+	// ErrFull is returned by Admit when the disk has no room for another segment and what is left
+	// of the present one is reserved for small records.
 	ErrFull = errors.New("journal: disk is full")
 	// ErrBusy is returned by Admit when more than Config.MaxQueuedBytes wait to be written.
 	ErrBusy = errors.New("journal: too many bytes are queued")
@@ -23,8 +23,8 @@ var (
 	ErrClosed = errors.New("journal: log is closed")
 )
 
-// CorruptError is returned when bytes of the journal are not what was written and acknowledged. Nothing is
-// deleted or changed when it is reported.
+// CorruptError is returned when bytes of the journal are not what was written and acknowledged.
+// Nothing is deleted or changed when it is reported.
 type CorruptError struct {
 	File   string // path of the segment file
 	Offset int64  // byte offset in File of the first thing that cannot be trusted

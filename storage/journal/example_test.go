@@ -9,7 +9,8 @@ import (
 	"millrace/storage/vfs"
 )
 
-// Append two entries and the vote of a group, wait until they are durable, and read them back after a restart.
+// Append two entries and the vote of a group, wait until they are durable, and read them back after
+// a restart.
 func Example() {
 	cfg := journal.Config{
 		FS:           vfs.NewMem(), // vfs.OS{} for a real disk

@@ -26,19 +26,19 @@ import (
 //	40  8  node identity
 //	48  4  checksum of bytes 0..47
 //
-// All checksums below start from the seed of the segment, the checksum of its salt and number, so that
-// bytes of another segment or of an earlier life of the blocks never look valid.
+// All checksums below start from the seed of the segment, the checksum of its salt and number, so
+// that bytes of another segment or of an earlier life of the blocks never look valid.
 //
-// Mark, overwritten in place without a sync of its own: evidence that batches were acknowledged, which
-// tells a torn tail from a damaged one.
+// Mark, overwritten in place without a sync of its own: evidence that batches were acknowledged,
+// which tells a torn tail from a damaged one.
 //
 //	 0  4  magic "MRK1"
 //	 4  4  zero
 //	 8  8  LSN of a batch whose sync had returned before the mark was written
 //	16  4  checksum of bytes 0..15
 //
-// Batch: a header, its records, zeros up to a multiple of 4096. Batch n+1 is written only after the sync
-// of batch n returned.
+// Batch: a header, its records, zeros up to a multiple of 4096. Batch n+1 is written only after the
+// sync of batch n returned.
 //
 //	 0  4  magic "BTC1"
 //	 4  4  number of records, at least 1
@@ -115,7 +115,8 @@ func (k kind) String() string {
 
 var le = binary.LittleEndian
 
-// castagnoli is never written to; the standard library's table makes crc32 use the CPU's instruction.
+// castagnoli is never written to; the standard library's table makes crc32 use the CPU's
+// instruction.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // header describes a segment; see the table above.
@@ -279,9 +280,9 @@ type record struct {
 	data []byte
 }
 
-// decodeBatch checks every byte of a batch, whose padded bytes are b, and appends its records to recs. The
-// payloads alias b. On an error off is where in b the damage starts, and no record may be used: a batch
-// counts whole or not at all.
+// decodeBatch checks every byte of a batch, whose padded bytes are b, and appends its records to
+// recs. The payloads alias b. On an error off is where in b the damage starts, and no record may be
+// used: a batch counts whole or not at all.
 func decodeBatch(b []byte, h batchHeader, seed uint32, recs []record) (_ []record, off int, err error) {
 	length := int(h.length)
 	body := seed

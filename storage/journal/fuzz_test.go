@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// fuzzImage makes a segment whose batches are the fuzzer's bytes. With seal, the checksums that stand where the
-// lengths in them say are made right, so that the fuzzer gets behind them.
+// fuzzImage makes a segment whose batches are the fuzzer's bytes. With seal, the checksums that
+// stand where the lengths in them say are made right, so that the fuzzer gets behind them.
 func fuzzImage(data []byte, seal bool) []byte {
 	image := make([]byte, minSegmentBytes)
 	copy(image, sample()[:blockBytes])

@@ -8,9 +8,10 @@ import (
 	"millrace/storage/vfs"
 )
 
-// Inspect writes a listing of a segment file to w: its header, mark and batches, and runs of entries of one group
-// on one line. It checks every byte, needs no catalog and changes nothing. Where the batches end it says why; if
-// that is damage the error is a *CorruptError or, when later segments decide, there is none.
+// Inspect writes a listing of a segment file to w: its header, mark and batches, and runs of
+// entries of one group on one line. It checks every byte, needs no catalog and changes nothing.
+// Where the batches end it says why; if that is damage the error is a *CorruptError or, when later
+// segments decide, there is none.
 func Inspect(fsys vfs.FS, name string, w io.Writer) error {
 	file, err := fsys.Open(name)
 	if err != nil {
@@ -88,7 +89,8 @@ func (p *printer) batch(b batch) {
 	}
 }
 
-// run prints the first record, with the entries that follow it in its group and term, and returns their number.
+// run prints the first record, with the entries that follow it in its group and term, and returns
+// their number.
 func (p *printer) run(recs []record) int {
 	r := recs[0]
 	switch r.kind {

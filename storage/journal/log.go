@@ -21,24 +21,26 @@ type HardState struct {
 	Term, Vote, Commit uint64
 }
 
-// Write is what one group appends at once; with neither entries nor state it only waits. It becomes durable whole or not at all, unless it is larger than
-// a segment: then entries become durable one after the other, and Commit only with the last.
+// Write is what one group appends at once; with neither entries nor state it only waits. It becomes
+// durable whole or not at all, unless it is larger than a segment: then entries become durable one
+// after the other, and Commit only with the last.
 type Write struct {
 	Group uint64
-	// Entries follow each other; Entries[0].Index <= last+1. A smaller index voids the stored suffix from
-	// there on.
+	// Entries follow each other; Entries[0].Index <= last+1. A smaller index voids the stored
+	// suffix from there on.
 	Entries []Entry
 	// State is nil when unchanged.
 	State *HardState
-	// Done is called after the fdatasync that covers this write returned nil, in the order of Append, on
-	// the goroutine that syncs: it must be quick and must not call Close. nil: no one waits, the write is
-	// synced together with later ones, or within a second.
+	// Done is called after the fdatasync that covers this write returned nil, in the order of
+	// Append, on the goroutine that syncs: it must be quick and must not call Close. nil: no one
+	// waits, the write is synced together with later ones, or within a second.
 	Done func()
 }
 
 // Log is the node's journal. All methods may be called concurrently.
 //
-//  1. Batches are written one at a time: batch n+1 is not written before the sync of batch n returned nil.
+//  1. Batches are written one at a time: batch n+1 is not written before the sync of batch n
+//     returned nil.
 //  2. Done is called for a write only after all writes appended before it are durable.
 //  3. After the first failed write or sync nothing is written and nothing is acknowledged.
 //  4. A byte that Entries returns was checked against its checksum, or comes from memory.
@@ -77,8 +79,8 @@ type Log struct {
 	closed  bool
 }
 
-// Open recovers the log in cfg.Dir, or makes a new one, and starts its goroutines. When acknowledged data is
-// damaged it changes nothing and returns an error that wraps a *CorruptError.
+// Open recovers the log in cfg.Dir, or makes a new one, and starts its goroutines. When
+// acknowledged data is damaged it changes nothing and returns an error that wraps a *CorruptError.
 func Open(cfg Config) (*Log, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -115,9 +117,10 @@ func newLog(cfg Config) *Log {
 	}
 }
 
-// Append queues a write and returns; it never waits for I/O. It owns w.Entries' Data from now on: the bytes
-// must not change any more. After a fatal error, Close or a Drop of the group the write is forgotten and Done
-// is not called. An index gap and an entry that Admit refuses are bugs of the caller and panic.
+// Append queues a write and returns; it never waits for I/O. It owns w.Entries' Data from now on:
+// the bytes must not change any more. After a fatal error, Close or a Drop of the group the write
+// is forgotten and Done is not called. An index gap and an entry that Admit refuses are bugs of the
+// caller and panic.
 func (l *Log) Append(w Write) {
 	if len(w.Entries) == 0 && w.State == nil && w.Done == nil {
 		return
@@ -127,7 +130,8 @@ func (l *Log) Append(w Write) {
 	}
 }
 
-// enqueue takes a write into the tables and the queue, unless the log has ended or the group was dropped.
+// enqueue takes a write into the tables and the queue, unless the log has ended or the group was
+// dropped.
 func (l *Log) enqueue(w Write) (wake bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock() // also when checkLocked panics: another group must not suffer from it
@@ -154,8 +158,8 @@ func (l *Log) enqueue(w Write) (wake bool) {
 		it.state, it.hasState = *w.State, true
 		it.bytes += recordSize(8)
 		if it.bytes > l.maxItem {
-			// The write will not be one batch. Term and vote go before its entries and the commit index
-			// after them, so that a crash in between leaves a state that raft could have had.
+			// The write will not be one batch. Term and vote go before its entries and the commit
+			// index after them, so that a crash in between leaves a state that raft could have had.
 			early := item{group: g, state: *w.State, hasState: true, bytes: recordSize(8)}
 			early.state.Commit = min(w.State.Commit, g.state.Commit)
 			wake = l.enqueueLocked(early, false)
@@ -165,7 +169,8 @@ func (l *Log) enqueue(w Write) (wake bool) {
 	return l.enqueueLocked(it, w.Done != nil) || wake
 }
 
-// checkLocked panics when entries may not be appended to a group, and returns their room in a batch.
+// checkLocked panics when entries may not be appended to a group, and returns their room in a
+// batch.
 func (l *Log) checkLocked(g *group, entries []Entry) (bytes int) {
 	next := g.last() + 1
 	for i, e := range entries {
@@ -184,8 +189,8 @@ func (l *Log) checkLocked(g *group, entries []Entry) (bytes int) {
 	return bytes
 }
 
-// enqueueLocked queues an item and reports whether run must be woken: at once for an urgent one, else to start
-// the clock after which it is written anyway.
+// enqueueLocked queues an item and reports whether run must be woken: at once for an urgent one,
+// else to start the clock after which it is written anyway.
 func (l *Log) enqueueLocked(it item, urgent bool) (wake bool) {
 	wake = len(l.fill.items) == 0 || urgent && !l.fill.urgent
 	l.fill.items = append(l.fill.items, it)
@@ -194,8 +199,8 @@ func (l *Log) enqueueLocked(it item, urgent bool) (wake bool) {
 	return wake
 }
 
-// Drop deletes a group durably; done, if not nil, is called like Write.Done. The group is gone for readers at
-// once. Its id must not be used again.
+// Drop deletes a group durably; done, if not nil, is called like Write.Done. The group is gone for
+// readers at once. Its id must not be used again.
 func (l *Log) Drop(group uint64, done func()) {
 	l.mu.Lock()
 	if _, ok := l.dropped[group]; l.err != nil || l.closed || ok && done == nil {
@@ -236,8 +241,8 @@ func (l *Log) State(group uint64) (HardState, bool) {
 	return g.state, g.hasState
 }
 
-// Bounds returns the first and last index of a group, queued entries included; first is last+1 when it has no
-// entries, and 1, 0 when the group is unknown.
+// Bounds returns the first and last index of a group, queued entries included; first is last+1 when
+// it has no entries, and 1, 0 when the group is unknown.
 func (l *Log) Bounds(group uint64) (first, last uint64) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -248,9 +253,10 @@ func (l *Log) Bounds(group uint64) (first, last uint64) {
 	return g.base, g.last()
 }
 
-// Admit tells whether an entry with n bytes of data should be appended now. It returns ErrTooLarge, ErrBusy,
-// ErrFull, ErrClosed or the fatal error. ErrFull passes when space returns; small records that must be written
-// all the same, such as hard states, have room for a while and may be appended without asking.
+// Admit tells whether an entry with n bytes of data should be appended now. It returns ErrTooLarge,
+// ErrBusy, ErrFull, ErrClosed or the fatal error. ErrFull passes when space returns; small records
+// that must be written all the same, such as hard states, have room for a while and may be appended
+// without asking.
 func (l *Log) Admit(n int) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -284,8 +290,8 @@ func (l *Log) Err() error {
 	return l.err
 }
 
-// Close writes and syncs what is queued, waits for the goroutines and closes the files. It returns the fatal
-// error, if there was one, or ErrFull when the disk had no room for what was queued.
+// Close writes and syncs what is queued, waits for the goroutines and closes the files. It returns
+// the fatal error, if there was one, or ErrFull when the disk had no room for what was queued.
 func (l *Log) Close() error {
 	var err error
 	l.closeOne.Do(func() {

@@ -5,9 +5,10 @@ import (
 	"path/filepath"
 )
 
-// Catalog keeps the journal's manifest: which segment files there are and whether they hold anything. Values
-// are the journal's own; the catalog checks that they come back unchanged. Methods return after the change is
-// durable, may block, and are called by one goroutine at a time, without locks. They keep no slice.
+// Catalog keeps the journal's manifest: which segment files there are and whether they hold
+// anything. Values are the journal's own; the catalog checks that they come back unchanged. Methods
+// return after the change is durable, may block, and are called by one goroutine at a time, without
+// locks. They keep no slice.
 type Catalog interface {
 	// NodeID is the identity of the node, the same for ever.
 	NodeID() uint64
@@ -19,8 +20,8 @@ type Catalog interface {
 	DeleteSegment(id uint32) error
 }
 
-// segmentState is the life of a segment file in the manifest. A file is only ever deleted when the manifest
-// says that it holds nothing (preparing) or nothing any more (dropped).
+// segmentState is the life of a segment file in the manifest. A file is only ever deleted when the
+// manifest says that it holds nothing (preparing) or nothing any more (dropped).
 type segmentState uint8
 
 const (

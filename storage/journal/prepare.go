@@ -18,14 +18,14 @@ const (
 	retryDelay = time.Second
 )
 
-// needSpareLocked reports whether the next segment should be prepared: a quarter of the active one is used, or
-// run waits.
+// needSpareLocked reports whether the next segment should be prepared: a quarter of the active one
+// is used, or run waits.
 func (l *Log) needSpareLocked() bool {
 	return len(l.ready) == 0 && (l.starved || l.active.used-dataOffset > (l.active.size-dataOffset)/4)
 }
 
-// nextSegment makes the next prepared segment the active one; called by run only. It waits while there is none
-// and returns nil when the log is closed or failed meanwhile.
+// nextSegment makes the next prepared segment the active one; called by run only. It waits while
+// there is none and returns nil when the log is closed or failed meanwhile.
 func (l *Log) nextSegment() *segment {
 	for {
 		l.mu.Lock()
@@ -52,7 +52,8 @@ func (l *Log) nextSegment() *segment {
 	}
 }
 
-// prepareLoop keeps one zero-filled segment ready. It outlives run, which may need a segment to end.
+// prepareLoop keeps one zero-filled segment ready. It outlives run, which may need a segment to
+// end.
 func (l *Log) prepareLoop() {
 	var retry <-chan time.Time
 	for {
@@ -102,8 +103,9 @@ func (l *Log) setFull(err error) {
 	}
 }
 
-// addSegment makes a segment ready. The manifest knows the file before it exists, so that a crash leaves no
-// stray file, and calls it live only when it is durable, so that a missing or short file is always damage.
+// addSegment makes a segment ready. The manifest knows the file before it exists, so that a crash
+// leaves no stray file, and calls it live only when it is durable, so that a missing or short file
+// is always damage.
 func (l *Log) addSegment(size int64, pace func(filled, size int64) (enough bool, err error)) error {
 	l.mu.RLock()
 	id := l.nextID
@@ -145,10 +147,10 @@ func (l *Log) addSegment(size int64, pace func(filled, size int64) (enough bool,
 	return nil
 }
 
-// fillSegment reserves the blocks of a new file, writes zeros over as much of it as there is time for, and the
-// header. Zeros matter for speed only: a sync that must not convert extents is faster. pace is asked between
-// two pieces; nothing is skipped when the file system cannot reserve blocks, because run must never meet a
-// full disk.
+// fillSegment reserves the blocks of a new file, writes zeros over as much of it as there is time
+// for, and the header. Zeros matter for speed only: a sync that must not convert extents is faster.
+// pace is asked between two pieces; nothing is skipped when the file system cannot reserve blocks,
+// because run must never meet a full disk.
 func (l *Log) fillSegment(file vfs.File, h header, pace func(filled, size int64) (enough bool, err error)) error {
 	err := file.Allocate(h.size)
 	reserved := err == nil
@@ -179,8 +181,8 @@ func (l *Log) fillSegment(file vfs.File, h header, pace func(filled, size int64)
 	return file.Sync()
 }
 
-// pace leaves the disk to run: it rests between pieces as long as the filler is ahead of the use of the active
-// segment, and ends the filling when run waits for the segment.
+// pace leaves the disk to run: it rests between pieces as long as the filler is ahead of the use of
+// the active segment, and ends the filling when run waits for the segment.
 func (l *Log) pace(filled, size int64) (enough bool, err error) {
 	l.mu.RLock()
 	starved := l.starved

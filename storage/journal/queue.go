@@ -21,8 +21,8 @@ type item struct {
 	done     func()
 }
 
-// queue is what was appended since the last queue was taken. Entries keep their data until written, and are
-// numbered through all queues: entries[i] has id base+i.
+// queue is what was appended since the last queue was taken. Entries keep their data until written,
+// and are numbered through all queues: entries[i] has id base+i.
 type queue struct {
 	entries []queued
 	items   []item

@@ -13,8 +13,8 @@ const (
 	readGap = 16 << 10
 )
 
-// Term returns the term of an entry, or of the last released one. Errors: ErrUnknownGroup, ErrCompacted,
-// ErrUnavailable.
+// Term returns the term of an entry, or of the last released one. Errors: ErrUnknownGroup,
+// ErrCompacted, ErrUnavailable.
 func (l *Log) Term(group, index uint64) (uint64, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -66,9 +66,10 @@ func (l *Log) locateLocked(g *group, index uint64) located {
 	return located{entry: Entry{Index: index, Term: g.term(index)}, place: p, seg: s}
 }
 
-// Entries returns entries lo to hi-1 of a group, as many as have up to maxBytes of data together but at least
-// one, queued ones included. Their Data must not be changed; entries of one call may share memory. Errors:
-// ErrUnknownGroup, ErrCompacted, ErrUnavailable, *CorruptError, or that of the read.
+// Entries returns entries lo to hi-1 of a group, as many as have up to maxBytes of data together
+// but at least one, queued ones included. Their Data must not be changed; entries of one call may
+// share memory. Errors: ErrUnknownGroup, ErrCompacted, ErrUnavailable, *CorruptError, or that of
+// the read.
 func (l *Log) Entries(group, lo, hi, maxBytes uint64) ([]Entry, error) {
 	if lo >= hi {
 		return nil, nil
@@ -180,9 +181,9 @@ func readRun(found []located, out []Entry) ([]Entry, error) {
 	return out, nil
 }
 
-// ReadAt fills p with an entry's data from offset off on. It does not check the data: callers have checksums
-// of their own for parts of an entry. Errors: ErrUnknownGroup, ErrCompacted, ErrUnavailable,
-// io.ErrUnexpectedEOF when the entry ends before p is full, or that of the read.
+// ReadAt fills p with an entry's data from offset off on. It does not check the data: callers have
+// checksums of their own for parts of an entry. Errors: ErrUnknownGroup, ErrCompacted,
+// ErrUnavailable, io.ErrUnexpectedEOF when the entry ends before p is full, or that of the read.
 func (l *Log) ReadAt(group, index uint64, off int, p []byte) error {
 	l.mu.RLock()
 	f, err := l.locateOneLocked(group, index)
@@ -223,7 +224,8 @@ func (l *Log) locateOneLocked(group, index uint64) (located, error) {
 	return f, nil
 }
 
-// Place says where an entry's data is, as "file:offset", for error messages; "memory" while it is queued.
+// Place says where an entry's data is, as "file:offset", for error messages; "memory" while it is
+// queued.
 func (l *Log) Place(group, index uint64) string {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

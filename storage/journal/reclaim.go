@@ -8,9 +8,10 @@ import (
 	"millrace/storage/vfs"
 )
 
-// Release says that nobody needs a group's entries up to upTo any more. They answer ErrCompacted at once, and
-// Bounds' first is upTo+1; the index is durable within a second. Segments that hold nothing else are deleted
-// after that. upTo is clamped to the last entry; what was released stays so.
+// Release says that nobody needs a group's entries up to upTo any more. They answer ErrCompacted at
+// once, and Bounds' first is upTo+1; the index is durable within a second. Segments that hold
+// nothing else are deleted after that. upTo is clamped to the last entry; what was released stays
+// so.
 func (l *Log) Release(group, upTo uint64) {
 	l.mu.Lock()
 	wake := false
@@ -68,8 +69,8 @@ func (l *Log) await(c <-chan struct{}) bool {
 	}
 }
 
-// evacuate finds a sealed segment with no entry that is still needed and appends what else must outlive it.
-// moved is closed when that is durable.
+// evacuate finds a sealed segment with no entry that is still needed and appends what else must
+// outlive it. moved is closed when that is durable.
 func (l *Log) evacuate() (s *segment, moved chan struct{}) {
 	moved = make(chan struct{})
 	l.mu.Lock()
@@ -102,7 +103,8 @@ func (l *Log) evacuate() (s *segment, moved chan struct{}) {
 	return s, moved
 }
 
-// deadLocked reports whether every entry in the segment is durably released or of a durably dropped group.
+// deadLocked reports whether every entry in the segment is durably released or of a durably dropped
+// group.
 func (l *Log) deadLocked(s *segment) bool {
 	for id, high := range s.groups {
 		if at, ok := l.dropped[id]; ok {
@@ -151,8 +153,8 @@ func (l *Log) olderLocked(group uint64, before uint32) bool {
 	return false
 }
 
-// deleteSegment removes a segment from the manifest first and from the directory then, so that a file that the
-// manifest calls live is never missing.
+// deleteSegment removes a segment from the manifest first and from the directory then, so that a
+// file that the manifest calls live is never missing.
 func (l *Log) deleteSegment(s *segment) error {
 	m := manifestRecord{state: stateDropped, size: s.size, salt: s.salt, before: s.before, last: s.last}
 	if err := l.cfg.Catalog.PutSegment(s.id, m.encode()); err != nil {
@@ -180,8 +182,8 @@ func (l *Log) deleteSegment(s *segment) error {
 	return l.forgetGone()
 }
 
-// forgetGone drops manifest records of reclaimed segments that no chain of batches runs through: those with
-// no live segment before and none directly after them.
+// forgetGone drops manifest records of reclaimed segments that no chain of batches runs through:
+// those with no live segment before and none directly after them.
 func (l *Log) forgetGone() error {
 	l.mu.RLock()
 	ids := slices.Sorted(maps.Keys(l.gone))

@@ -26,14 +26,15 @@ type liveSpan struct {
 	mark uint64
 }
 
-// gap says that entries up to upTo of a group are in no segment, which is right only if they were released.
+// gap says that entries up to upTo of a group are in no segment, which is right only if they were
+// released.
 type gap struct {
 	upTo uint64
 	err  error
 }
 
-// recover reads the log and makes it ready for writing. It changes files only after all of them were found
-// good.
+// recover reads the log and makes it ready for writing. It changes files only after all of them
+// were found good.
 func (l *Log) recover() error {
 	if err := l.cfg.FS.MkdirAll(l.cfg.Dir); err != nil {
 		return fmt.Errorf("journal: make directory: %w", err)
@@ -88,8 +89,8 @@ func (l *Log) readManifest() (map[uint32]manifestRecord, error) {
 	return manifest, nil
 }
 
-// strayFiles returns the segment files that the manifest does not know. One that this node wrote means that
-// the catalog is older than the log or was lost: then nothing is touched and Open fails.
+// strayFiles returns the segment files that the manifest does not know. One that this node wrote
+// means that the catalog is older than the log or was lost: then nothing is touched and Open fails.
 func (l *Log) strayFiles(manifest map[uint32]manifestRecord) ([]string, error) {
 	names, err := l.cfg.FS.List(l.cfg.Dir)
 	if err != nil {
@@ -130,7 +131,8 @@ func (l *Log) peekHeader(name string) (header, error) {
 	return decodeHeader(b[:])
 }
 
-// moveAside renames stray files so that they are neither read nor in the way, and never deletes them.
+// moveAside renames stray files so that they are neither read nor in the way, and never deletes
+// them.
 func (l *Log) moveAside(strays []string) error {
 	if len(strays) == 0 {
 		return nil
@@ -196,8 +198,8 @@ func (r *recovery) segment(id uint32, m manifestRecord) error {
 	return nil
 }
 
-// follows checks that the batch after before may come next. If not, batches are missing: the segment to blame
-// is the last one that did not end in zeros.
+// follows checks that the batch after before may come next. If not, batches are missing: the
+// segment to blame is the last one that did not end in zeros.
 func (r *recovery) follows(before link, file string, off int64) error {
 	if before == r.last {
 		return nil
@@ -292,7 +294,8 @@ func (r *recovery) entry(g *group, s *segment, rec *record, off int64) error {
 	return nil
 }
 
-// bounds applies a BOUNDS record: what stands above last is void, what stands up to the index is released.
+// bounds applies a BOUNDS record: what stands above last is void, what stands up to the index is
+// released.
 func (r *recovery) bounds(g *group, s *segment, rec *record, last uint64, batchOff int64) {
 	switch {
 	case last >= g.last():
@@ -308,8 +311,8 @@ func (r *recovery) bounds(g *group, s *segment, rec *record, last uint64, batchO
 	}
 }
 
-// missing notes that entries up to upTo are in no segment, as the record whose payload is at off shows. They
-// must have been reclaimed: a BOUNDS record, which may come later, has to release them.
+// missing notes that entries up to upTo are in no segment, as the record whose payload is at off
+// shows. They must have been reclaimed: a BOUNDS record, which may come later, has to release them.
 func (r *recovery) missing(g *group, upTo uint64, s *segment, off int64) {
 	if upTo <= r.gaps[g.id].upTo {
 		return
@@ -322,9 +325,9 @@ func (r *recovery) missing(g *group, upTo uint64, s *segment, off int64) {
 	}}
 }
 
-// repairTail cuts the rest of a write that was never acknowledged, or reports that what stands there may have
-// been. Then it writes the last batch once more and syncs it: after kill -9 or a failed sync it may be in the
-// page cache only, and nobody may build on it before it is durable.
+// repairTail cuts the rest of a write that was never acknowledged, or reports that what stands
+// there may have been. Then it writes the last batch once more and syncs it: after kill -9 or a
+// failed sync it may be in the page cache only, and nobody may build on it before it is durable.
 func (r *recovery) repairTail() error {
 	type cut struct {
 		live *liveSpan
@@ -379,8 +382,9 @@ func (s *segment) zero(from, to int64) error {
 	return s.file.SyncData()
 }
 
-// rewrite writes a range with the bytes it has, and the mark for it, and syncs. A crash in between does no harm:
-// every sector has these bytes already or belongs to a batch that was never acknowledged.
+// rewrite writes a range with the bytes it has, and the mark for it, and syncs. A crash in between
+// does no harm: every sector has these bytes already or belongs to a batch that was never
+// acknowledged.
 func (s *segment) rewrite(from, to int64) error {
 	b := make([]byte, to-from)
 	if err := readFull(s.file, b, from); err != nil {
@@ -395,9 +399,9 @@ func (s *segment) rewrite(from, to int64) error {
 	return s.mark(s.last.lsn)
 }
 
-// sweep removes the files that the manifest says hold nothing, and then what it says about unused ones. The
-// directory is synced in between even if no file is left: a removal before the crash may not be durable, and a
-// file that came back would be unknown.
+// sweep removes the files that the manifest says hold nothing, and then what it says about unused
+// ones. The directory is synced in between even if no file is left: a removal before the crash may
+// not be durable, and a file that came back would be unknown.
 func (l *Log) sweep(manifest map[uint32]manifestRecord) error {
 	names, err := l.cfg.FS.List(l.cfg.Dir)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 // windowBytes is how much a scan reads at once, if no batch is larger.
 const windowBytes = 1 << 20
 
-// damage says where in a segment the bytes stop making sense, and why. It never leaves the package: recovery
-// decides whether it is a torn tail or corruption.
+// damage says where in a segment the bytes stop making sense, and why. It never leaves the package:
+// recovery decides whether it is a torn tail or corruption.
 type damage struct {
 	off    int64
 	reason string
@@ -25,7 +25,8 @@ type link struct {
 	crc uint32 // header checksum
 }
 
-// batchReader reads the batches of one segment in order. Its memory is one window or the largest batch.
+// batchReader reads the batches of one segment in order. Its memory is one window or the largest
+// batch.
 type batchReader struct {
 	src  io.ReaderAt
 	size int64
@@ -61,7 +62,8 @@ func (r *batchReader) bytes(off int64, n int) ([]byte, error) {
 	return r.buf[:n], nil
 }
 
-// read returns the batch at off, a multiple of the block size. A *damage error says that there is none.
+// read returns the batch at off, a multiple of the block size. A *damage error says that there is
+// none.
 func (r *batchReader) read(off int64) (batch, error) {
 	if off+blockBytes > r.size {
 		return batch{}, &damage{off, "the segment ends here"}
@@ -90,16 +92,16 @@ func (r *batchReader) read(off int64) (batch, error) {
 	return batch{batchHeader: h, off: off, raw: raw, records: recs}, nil
 }
 
-// span is what a scan of one segment found: batches first to last that follow each other, and the reason
-// why the scan ended at end.
+// span is what a scan of one segment found: batches first to last that follow each other, and the
+// reason why the scan ended at end.
 type span struct {
 	before, last link  // the batch before the first one, and the last one; last.lsn is 0 without batches
 	lastOff, end int64 // offsets of the last batch and of what follows it
 	stop         *damage
 }
 
-// scan reads batches from the start of the segment as long as they are valid and follow each other, and
-// calls fn for each. Errors are those of reading and of fn.
+// scan reads batches from the start of the segment as long as they are valid and follow each other,
+// and calls fn for each. Errors are those of reading and of fn.
 func (r *batchReader) scan(fn func(batch) error) (span, error) {
 	s := span{end: dataOffset}
 	for {
@@ -126,10 +128,11 @@ func (r *batchReader) scan(fn func(batch) error) (span, error) {
 	}
 }
 
-// tail judges what stands from off to the end of the segment, where the batch after last would have been
-// written and stop says what is wrong with it. It returns the end of the bytes that are not zero (0: all are): those are
-// the rest of a write whose sync never returned and may be cut. A *damage error says that they may have been
-// acknowledged. The cases are those of storage/DESIGN.md, "Torn or corrupt".
+// tail judges what stands from off to the end of the segment, where the batch after last would have
+// been written and stop says what is wrong with it. It returns the end of the bytes that are not
+// zero (0: all are): those are the rest of a write whose sync never returned and may be cut. A
+// *damage error says that they may have been acknowledged. The cases are those of
+// storage/DESIGN.md, "Torn or corrupt".
 func (r *batchReader) tail(off int64, last link, mark uint64, stop *damage) (dirty int64, err error) {
 	next := last.lsn + 1
 	for at := off; at < r.size; at += blockBytes {

@@ -60,8 +60,9 @@ func (s *segment) reader() *batchReader {
 	return &batchReader{src: s.file, size: s.size, seed: s.seed}
 }
 
-// mark writes the evidence that batches up to lsn are durable, without a sync: it reaches the disk with the
-// next sync or write-back, and until then only its help in telling torn from damaged is missing.
+// mark writes the evidence that batches up to lsn are durable, without a sync: it reaches the disk
+// with the next sync or write-back, and until then only its help in telling torn from damaged is
+// missing.
 func (s *segment) mark(lsn uint64) error {
 	var b [vfs.SectorBytes]byte
 	encodeMark(b[:], s.seed, lsn)

@@ -2,7 +2,8 @@ package journal
 
 import "slices"
 
-// place says where an entry's data stands: 12 bytes an entry is all the memory that a stored entry takes.
+// place says where an entry's data stands: 12 bytes an entry is all the memory that a stored entry
+// takes.
 type place struct {
 	seg    uint32 // segment number; 0: queued, off is then the low half of the queue id
 	off    uint32 // byte offset of the data in the segment
@@ -58,7 +59,8 @@ func (g *group) term(index uint64) uint64 {
 	return g.terms[i].term
 }
 
-// put stores the place of an entry with base <= index <= last+1 and voids what stands at index and above.
+// put stores the place of an entry with base <= index <= last+1 and voids what stands at index and
+// above.
 func (g *group) put(index, term uint64, p place) {
 	if index <= g.last() {
 		g.truncate(index)
@@ -96,7 +98,8 @@ func (g *group) release(upTo, term uint64) {
 	g.base, g.baseTerm = upTo+1, term
 }
 
-// written turns a queued place into a stored one, unless the entry was voided or released meanwhile.
+// written turns a queued place into a stored one, unless the entry was voided or released
+// meanwhile.
 func (g *group) written(index uint64, id uint32, p place) {
 	if index < g.base || index > g.last() {
 		return

@@ -15,15 +15,15 @@ import (
 type CrashConfig struct {
 	Seed uint64
 	Ops  int // length of the workload
-	// Nested is how often the recovery after a crash is itself crashed at every operation: after each
-	// Nested-th one. 0: never.
+	// Nested is how often the recovery after a crash is itself crashed at every operation: after
+	// each Nested-th one. 0: never.
 	Nested int
 }
 
-// Crash runs a workload on a simulated disk and crashes the machine before each single operation on the disk,
-// once for every way to lose what was not synced. Each time it recovers the log and checks that it holds
-// exactly what a prefix of the workload left, and that this prefix has every acknowledged operation in it. It
-// returns how many crashes it tried.
+// Crash runs a workload on a simulated disk and crashes the machine before each single operation on
+// the disk, once for every way to lose what was not synced. Each time it recovers the log and
+// checks that it holds exactly what a prefix of the workload left, and that this prefix has every
+// acknowledged operation in it. It returns how many crashes it tried.
 func Crash(t *testing.T, cfg CrashConfig) int {
 	mem, manifest := vfs.NewMem(), NewCatalog(7)
 	c := &crasher{t: t, cfg: cfg, base: newModel()}
@@ -114,7 +114,8 @@ func (c *crasher) crash(what string, mem *vfs.Mem, manifest *Catalog) {
 	if c.t.Failed() {
 		return // one report is enough
 	}
-	// Acknowledged first, then the image, then what was submitted: a prefix between the two is in the image.
+	// Acknowledged first, then the image, then what was submitted: a prefix between the two is in
+	// the image.
 	c.opsMu.Lock()
 	acked := c.acked
 	c.opsMu.Unlock()
@@ -175,8 +176,8 @@ func (c *crasher) nested(name string, mem *vfs.Mem, manifest *Catalog, ops []op)
 	closeLog(c.t, l)
 }
 
-// recover opens the log of an image and compares it with what was submitted. With goOn it also uses the log,
-// closes it and opens it again.
+// recover opens the log of an image and compares it with what was submitted. With goOn it also uses
+// the log, closes it and opens it again.
 func (c *crasher) recover(mem *vfs.Mem, manifest *Catalog, ops []op, goOn bool) error {
 	store := c.store(mem, manifest)
 	l, err := journal.Open(store.config())

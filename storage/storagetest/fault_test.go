@@ -13,7 +13,8 @@ import (
 	"millrace/storage/vfs"
 )
 
-// faultRun is one run of a workload in which one operation of the disk or the catalog fails with EIO.
+// faultRun is one run of a workload in which one operation of the disk or the catalog fails with
+// EIO.
 type faultRun struct {
 	mem       *vfs.Mem
 	manifest  *Catalog
@@ -84,9 +85,9 @@ func (r *faultRun) run(t *testing.T, failAt int64) bool {
 	return r.failed.Load()
 }
 
-// After a failed write or sync nothing more is acknowledged, and what was acknowledged is there after the
-// process starts again - even if the disk then loses what the page cache showed (Rebello et al., ATC'20: a
-// failed fsync leaves pages clean that were never written).
+// After a failed write or sync nothing more is acknowledged, and what was acknowledged is there
+// after the process starts again - even if the disk then loses what the page cache showed (Rebello
+// et al., ATC'20: a failed fsync leaves pages clean that were never written).
 func TestLogStopsAtFirstFailure(t *testing.T) {
 	fatals := 0
 	for failAt := int64(1); ; failAt++ {
@@ -121,9 +122,8 @@ func TestLogStopsAtFirstFailure(t *testing.T) {
 		extra.call(l, func() { close(done) })
 		<-done
 		got.apply(extra)
-		cut, cutManifest := restarted.Crash(vfs.LoseUnsynced, 1), manifest.Clone()
 		closeLog(t, l)
-		l, err = journal.Open(c.store(cut, cutManifest).config())
+		l, err = journal.Open(c.store(restarted.Crash(vfs.LoseUnsynced, 1), manifest).config())
 		if err != nil {
 			t.Fatalf("operation %d failed, then power: %v", failAt, err)
 		}

@@ -17,7 +17,8 @@ import (
 	"millrace/storage/vfs"
 )
 
-// killDir names the store for the child process of TestLogSurvivesKill; without it the child's test is skipped.
+// killDir names the store for the child process of TestLogSurvivesKill; without it the child's test
+// is skipped.
 const killDir = "MILLRACE_STORAGETEST_DIR"
 
 const killGroups = 4
@@ -47,8 +48,8 @@ func openKillStore(dir string) (*catalog.Catalog, *journal.Log, error) {
 	return c, l, nil
 }
 
-// TestLogKillChild is the process that TestLogSurvivesKill kills: it appends for ever and prints a line for each
-// acknowledged entry.
+// TestLogKillChild is the process that TestLogSurvivesKill kills: it appends for ever and prints a
+// line for each acknowledged entry.
 func TestLogKillChild(t *testing.T) {
 	dir := os.Getenv(killDir)
 	if dir == "" {

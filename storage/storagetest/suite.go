@@ -389,8 +389,9 @@ func testReclaim(t *testing.T, s Store) {
 	closeLog(t, l)
 }
 
-// The second of three segments dies. What it said about entries in the first one must not be forgotten: that a
-// suffix was voided, that a group was dropped, what a group's hard state is.
+// The second of three segments dies. What it said about entries in the first one must not be
+// forgotten: that a suffix was voided, that a group was dropped or trimmed, what a group's hard
+// state is.
 func testReclaimMiddle(t *testing.T, s Store) {
 	s.small = true
 	l := s.open(t)
@@ -399,11 +400,12 @@ func testReclaimMiddle(t *testing.T, s Store) {
 		m.apply(o)
 		o.call(l, nil)
 	}
-	const pin, voided, dropped, filler = 1, 2, 3, 4
+	const pin, voided, dropped, filler, trimmed = 1, 2, 3, 4, 5
 	w := newWorkload(6)
 	do(op{write: w.append(pin, 1, 1)})
 	do(op{write: w.append(voided, 1, 7)})
 	do(op{write: w.append(dropped, 1, 3)})
+	do(op{write: w.append(trimmed, 1, 3)})
 	index := uint64(0)
 	fill := func(file string) {
 		for !strings.Contains(l.Place(filler, index), file) {
@@ -420,6 +422,7 @@ func testReclaimMiddle(t *testing.T, s Store) {
 	again.State = &journal.HardState{Term: 2, Vote: 1, Commit: 5}
 	do(op{write: again})
 	do(op{drop: dropped})
+	do(op{release: trimmed, upTo: 2})
 	fill("0000000003.seg")
 	do(op{release: voided, upTo: 5})
 	do(op{release: filler, upTo: index - 1})

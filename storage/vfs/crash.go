@@ -20,9 +20,9 @@ func (l Loss) String() string {
 	return [...]string{"keep", "lose", "tear"}[l]
 }
 
-// Crash returns the file system as a restart after a crash at this moment finds it; m goes on unchanged.
-// Equal seeds decide equally. With KeepUnsynced the unsynced parts stay unsynced: a later crash of the
-// copy may still lose them.
+// Crash returns the file system as a restart after a crash at this moment finds it; m goes on
+// unchanged. Equal seeds decide equally. With KeepUnsynced the unsynced parts stay unsynced: a
+// later crash of the copy may still lose them.
 func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -36,8 +36,8 @@ func (o Op) String() string {
 	return fmt.Sprintf("%s %s off=%d len=%d", o.Kind, filepath.Base(o.Name), o.Off, o.Len)
 }
 
-// Mem is a file system in memory that knows which sectors and directory entries are durable, so that
-// Crash can give the disk as a power loss leaves it. Tests only.
+// Mem is a file system in memory that knows which sectors and directory entries are durable, so
+// that Crash can give the disk as a power loss leaves it. Tests only.
 //
 //  1. What was synced survives every crash.
 //  2. An unsynced sector is, after a crash, as last synced or as any later write left it.
@@ -55,7 +55,8 @@ type Mem struct {
 type inode struct {
 	data   []byte // what a read sees
 	synced []byte // what is on the disk for sure
-	// dirty holds, for each unsynced sector, the contents each write since the last sync left in it.
+	// dirty holds, for each unsynced sector, the contents each write since the last sync left in
+	// it.
 	dirty map[int64][][]byte
 }
 
@@ -76,7 +77,8 @@ func (m *Mem) SetHook(fn func(Op) error) {
 	m.mu.Unlock()
 }
 
-// SetCapacity limits the sum of the file sizes; what would exceed it fails with ENOSPC. 0: no limit.
+// SetCapacity limits the sum of the file sizes; what would exceed it fails with ENOSPC. 0: no
+// limit.
 func (m *Mem) SetCapacity(bytes int64) {
 	m.mu.Lock()
 	m.capacity = bytes

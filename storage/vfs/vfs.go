@@ -1,6 +1,6 @@
-// Package vfs is the file system below every durable part of Millrace. It knows no format: the journal
-// decides what to write and when to sync, vfs only does it, on the real disk (OS) or on a simulated one
-// that loses, keeps and tears unsynced sectors (Mem).
+// Package vfs is the file system below every durable part of Millrace. It knows no format: the
+// journal decides what to write and when to sync, vfs only does it, on the real disk (OS) or on a
+// simulated one that loses, keeps and tears unsynced sectors (Mem).
 package vfs
 
 import (
@@ -17,7 +17,8 @@ const SectorBytes = 512
 // FS is a file system. Names are slash-separated paths. All methods may be called concurrently.
 // A change of a directory (Create, Rename, Remove) survives a power loss only after SyncDir.
 type FS interface {
-	// Create makes a new empty file open for reading and writing; fs.ErrExist when the name is taken.
+	// Create makes a new empty file open for reading and writing; fs.ErrExist when the name is
+	// taken.
 	Create(name string) (File, error)
 	// Open opens an existing file for reading and writing; fs.ErrNotExist when there is none.
 	Open(name string) (File, error)
@@ -42,8 +43,8 @@ type File interface {
 	Name() string
 	// Size is the present size in bytes.
 	Size() (int64, error)
-	// Allocate reserves the blocks of the first size bytes and extends the file to at least size bytes,
-	// new bytes read as zero. errors.ErrUnsupported: the file system cannot reserve.
+	// Allocate reserves the blocks of the first size bytes and extends the file to at least size
+	// bytes, new bytes read as zero. errors.ErrUnsupported: the file system cannot reserve.
 	Allocate(size int64) error
 	// Sync makes contents and size durable (fsync).
 	Sync() error
