@@ -3,8 +3,6 @@ package tidy
 // Project is the shape of this repository. A change of it is a commit of its own, with the reason.
 var Project = Rules{
 	Layers: []Layer{
-		{Folder: "appliance"},
-
 		// Pure: protocol, subjects, state machines.
 		{Folder: "appliance/server/wire"},
 		{Folder: "appliance/server/subject"},
