@@ -3,7 +3,6 @@ package tidy
 import (
 	"go/ast"
 	"go/token"
-	"path/filepath"
 	"path"
 	"slices"
 	"strconv"
@@ -29,7 +28,7 @@ func imports(s *source) map[*ast.ImportSpec]string {
 // layers holds the import table. Tests may import what they like, except that etcd's raft stays in
 // raft/core. A doc.go without declarations needs no line.
 func layers(s *source, rules Rules) []Finding {
-	if s.test || len(s.file.Decls) == 0 && filepath.Base(s.path) == "doc.go" {
+	if s.test || len(s.file.Decls) == 0 && path.Base(s.path) == "doc.go" {
 		return nil
 	}
 	var layer *Layer
