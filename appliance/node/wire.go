@@ -56,7 +56,7 @@ func (s *store) open(dir string, log *slog.Logger, fatal func(error)) error {
 	if err != nil {
 		return err
 	}
-	s.groups = &groups{node: s.catalog.NodeID(), fatal: fatal, starting: map[uint64]chan error{}}
+	s.groups = &groups{journal: s.journal, node: s.catalog.NodeID(), fatal: fatal, starting: map[uint64]chan error{}}
 	s.host, err = raft.Open(raft.Config{
 		Node: s.groups.node, Log: logStore{s.journal}, Admit: s.journal.Admit, Logger: log,
 		OnGroupFailure: s.groups.failed,
@@ -115,9 +115,10 @@ func (l logStore) Entries(group, lo, hi, maxBytes uint64) ([]raft.Entry, error) 
 
 // groups starts groups of this node alone.
 type groups struct {
-	host  *raft.Host
-	node  uint64
-	fatal func(error)
+	host    *raft.Host
+	journal *journal.Log
+	node    uint64
+	fatal   func(error)
 
 	mu       sync.Mutex
 	starting map[uint64]chan error // where the failure of a group that does not lead yet goes
@@ -160,6 +161,9 @@ func (g *groups) failed(id raft.GroupID, err error) {
 	}
 	g.fatal(fmt.Errorf("raft group %d: %w", id, err))
 }
+
+// List returns the groups that have a log.
+func (g *groups) List() []uint64 { return g.journal.Groups() }
 
 // Remove deletes the log of a stopped group.
 func (g *groups) Remove(id uint64) error { return g.host.Remove(raft.GroupID(id)) }

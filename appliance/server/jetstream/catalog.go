@@ -20,6 +20,7 @@ type catalog struct {
 	machine *meta.Machine
 	failed  error
 	live    bool           // the log is replayed
+	entries int            // applied since the last checkpoint
 	waiting []chan applied // for entries in flight, in order
 
 	// carry orders what the engine does by the log: it is held from a proposal until its effects
@@ -46,6 +47,9 @@ func startCatalog(e *Engine) (*catalog, error) {
 	if err != nil {
 		return c, err
 	}
+	if err := c.removeOrphans(); err != nil {
+		return c, err
+	}
 	for _, name := range c.machine.Accounts() {
 		a := e.accounts[name]
 		if a == nil {
@@ -54,12 +58,32 @@ func startCatalog(e *Engine) (*catalog, error) {
 			continue
 		}
 		for _, ms := range c.machine.Streams(name, "") {
-			if err := c.recover(a, ms); err != nil {
-				return c, fmt.Errorf("recover stream %q of account %q: %w", ms.Name, name, err)
+			if err := c.recover(a, ms); err != nil { // the others are not to suffer for it
+				e.cfg.Logger.Error("stream cannot be served; its data is left alone",
+					"account", name, "stream", ms.Name, "error", err)
+				a.mu.Lock()
+				a.offline[ms.Name] = err
+				a.mu.Unlock()
 			}
 		}
 	}
 	return c, nil
+}
+
+// removeOrphans drops the logs of streams and consumers whose deletion the catalogue holds, but whose
+// log was still there when the process ended. Groups that the catalogue never gave out are left alone.
+func (c *catalog) removeOrphans() error {
+	for _, id := range c.engine.cfg.Groups.List() {
+		if id == metaGroup {
+			continue
+		}
+		if c.machine.Removed(id) {
+			if err := c.engine.cfg.Groups.Remove(id); err != nil {
+				return fmt.Errorf("remove the log of deleted group %d: %w", id, err)
+			}
+		}
+	}
+	return nil
 }
 
 // recover starts a stream that the catalogue lists, and its consumers.
@@ -70,6 +94,11 @@ func (c *catalog) recover(a *account, ms meta.Stream) error {
 	}
 	for _, mc := range c.machine.Consumers(a.name, ms.Name) {
 		if _, err := s.startConsumer(mc.Group, *mc.Config, mc.Created); err != nil {
+			// Without one of its consumers an interest stream would drop what that one wants.
+			a.mu.Lock()
+			delete(a.streams, ms.Name)
+			a.mu.Unlock()
+			s.shutdown()
 			return fmt.Errorf("consumer %q: %w", mc.Name, err)
 		}
 	}
@@ -94,6 +123,12 @@ func (c *catalog) apply(index uint64, entry []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fx, err := c.machine.Apply(entry)
+	if c.entries++; meta.IsCheckpoint(entry) {
+		c.entries = 0
+		if c.live {
+			c.engine.cfg.Log.Release(metaGroup, index-1)
+		}
+	}
 	if err != nil {
 		err = fmt.Errorf("apply entry %d of the catalogue (%s): %w", index, c.engine.cfg.Log.Place(metaGroup, index), err)
 		if c.failed == nil {
@@ -115,6 +150,40 @@ func (c *catalog) do(e *meta.Entry, carry func(fx meta.Effects) *api.Error) *api
 	if err != nil {
 		return api.ErrStreamGeneralF(err.Error())
 	}
+	r := c.propose(data)
+	switch {
+	case r.err != nil:
+		return api.ErrStreamGeneralF(r.err.Error())
+	case r.fx.Error != nil:
+		return r.fx.Error
+	}
+	apiErr := carry(r.fx)
+	c.checkpoint()
+	return apiErr
+}
+
+// checkpointEntries is how many entries of the catalogue may follow a checkpoint before the next one.
+const checkpointEntries = 64
+
+// checkpoint writes the whole catalogue when its log has grown, so that the log does not hold old
+// segments. Nothing is in flight, since carry is held. A refused one is tried again with the next entry.
+func (c *catalog) checkpoint() {
+	c.mu.Lock()
+	due := c.entries >= checkpointEntries
+	var snapshot []byte
+	if due {
+		snapshot = c.machine.Snapshot()
+	}
+	c.mu.Unlock()
+	if due {
+		if r := c.propose(snapshot); r.err != nil {
+			c.engine.cfg.Logger.Warn("no checkpoint of the catalogue", "error", r.err)
+		}
+	}
+}
+
+// propose gives an entry to the group and waits until it is applied.
+func (c *catalog) propose(data []byte) applied {
 	done := make(chan applied, 1)
 	c.mu.Lock()
 	failed := c.failed
@@ -123,22 +192,17 @@ func (c *catalog) do(e *meta.Entry, carry func(fx meta.Effects) *api.Error) *api
 	}
 	c.mu.Unlock()
 	if failed != nil {
-		return api.ErrStreamGeneralF(failed.Error())
+		return applied{err: failed}
 	}
 	if err := c.group.Propose(data); err != nil {
 		c.mu.Lock()
-		c.waiting = c.waiting[:len(c.waiting)-1]
+		if n := len(c.waiting) - 1; n >= 0 && c.waiting[n] == done {
+			c.waiting = c.waiting[:n]
+		}
 		c.mu.Unlock()
-		return api.ErrStreamGeneralF(err.Error())
+		return applied{err: err}
 	}
-	r := <-done
-	switch {
-	case r.err != nil:
-		return api.ErrStreamGeneralF(r.err.Error())
-	case r.fx.Error != nil:
-		return r.fx.Error
-	}
-	return carry(r.fx)
+	return <-done
 }
 
 // limitsOf returns what the account's configurations are checked against.
@@ -148,11 +212,12 @@ func (a *account) limitsOf() api.Limits {
 	return l
 }
 
-func (c *catalog) createStream(a *account, r *api.StreamConfigRequest) (s *Stream, created bool, apiErr *api.Error) {
+func (c *catalog) createStream(a *account, r *api.StreamConfigRequest) (s *Stream, apiErr *api.Error) {
 	apiErr = c.putStream(a, r, meta.ActionCreate, func(fx meta.Effects) *api.Error {
-		if created = fx.Created; !created {
-			s, apiErr = a.stream(fx.Stream.Name)
-			return apiErr
+		if !fx.Created {
+			if s, apiErr = a.stream(fx.Stream.Name); apiErr == nil {
+				return nil
+			} // else it was decided before, but could not be started then
 		}
 		var err error
 		if s, err = a.start(fx.Stream); err != nil {
@@ -161,7 +226,7 @@ func (c *catalog) createStream(a *account, r *api.StreamConfigRequest) (s *Strea
 		a.advise("STREAM.CREATED", s.name, "", "create")
 		return nil
 	})
-	return s, created, apiErr
+	return s, apiErr
 }
 
 func (c *catalog) updateStream(a *account, r *api.StreamConfigRequest) (s *Stream, apiErr *api.Error) {
@@ -170,11 +235,19 @@ func (c *catalog) updateStream(a *account, r *api.StreamConfigRequest) (s *Strea
 		if s, err = a.stream(fx.Stream.Name); err != nil || !fx.Changed {
 			return err
 		}
+		s.mu.RLock()
+		retention := s.machine.Config().Retention
+		s.mu.RUnlock()
 		if _, err := s.do(stream.EncodeConfig(s.now(), fx.Stream.Config)); err != nil {
 			return err
 		}
 		if err := s.subscribe(); err != nil {
 			return api.ErrStreamUpdateF(err.Error())
+		}
+		if fx.Stream.Config.Retention != retention {
+			if err := s.retain(); err != nil {
+				return err
+			}
 		}
 		a.advise("STREAM.UPDATED", s.name, "", "modify")
 		return nil
@@ -198,11 +271,18 @@ func (c *catalog) deleteStream(a *account, name string) *api.Error {
 		a.mu.Lock()
 		s := a.streams[name]
 		delete(a.streams, name)
+		delete(a.offline, name)
 		a.mu.Unlock()
 		if s != nil {
 			s.delete()
-			a.advise("STREAM.DELETED", name, "", "delete")
+		} else {
+			for _, id := range fx.Removed {
+				if err := c.engine.cfg.Groups.Remove(id); err != nil {
+					return api.ErrStreamDeleteF(err.Error())
+				}
+			}
 		}
+		a.advise("STREAM.DELETED", name, "", "delete")
 		return nil
 	})
 }
@@ -249,5 +329,15 @@ func (c *catalog) deleteConsumer(s *Stream, name string) *api.Error {
 func (c *catalog) close() {
 	if c.group != nil {
 		c.group.Stop()
+	}
+	c.mu.Lock()
+	if c.failed == nil {
+		c.failed = ErrStopped
+	}
+	waiting := c.waiting
+	c.waiting = nil
+	c.mu.Unlock()
+	for _, ch := range waiting {
+		ch <- applied{err: ErrStopped}
 	}
 }

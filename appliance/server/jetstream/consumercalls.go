@@ -6,18 +6,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nats-io/nuid"
-
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/stream"
 )
 
 func (r *request) consumerCreate() (any, *api.Error) {
 	var c api.CreateConsumerRequest
-	if len(r.body) == 0 {
-		return nil, api.ErrBadRequest
-	}
-	if err := r.decode(&c); err != nil {
+	if err := api.Decode(r.body, &c); err != nil {
 		return nil, err
 	}
 	if err := c.Bind(&r.Call); err != nil {
@@ -69,9 +64,6 @@ func (s *Stream) createConsumer(c *api.CreateConsumerRequest) (*api.ConsumerInfo
 	if err := s.checkWorkQueue(&streamConfig, &cfg); err != nil {
 		return nil, err
 	}
-	if cfg.Name == "" {
-		cfg.Name = nuid.Next()[14:]
-	}
 	var info *api.ConsumerInfo
 	if cfg.IsDurable() {
 		info, err = s.account.engine.catalog.createConsumer(s, cfg)
@@ -79,7 +71,7 @@ func (s *Stream) createConsumer(c *api.CreateConsumerRequest) (*api.ConsumerInfo
 		info, err = s.startConsumer(0, cfg, time.Now().UTC())
 	}
 	if err == nil {
-		s.account.advise("CONSUMER.CREATED", s.name, cfg.Name, "create")
+		s.account.advise("CONSUMER.CREATED", s.name, info.Name, "create")
 	}
 	return info, err
 }
@@ -105,6 +97,8 @@ func (s *Stream) consumerConfigs() map[string]*api.ConsumerConfig {
 }
 
 func (s *Stream) updateConsumer(old *consumerEntry, cfg api.ConsumerConfig, action api.ConsumerAction) (*api.ConsumerInfo, *api.Error) {
+	cfg.PauseUntil = old.config.PauseUntil // only CONSUMER.PAUSE changes it
+	cfg.Name = old.config.Name             // empty if the server made it up
 	same := old.config.Equal(&cfg)
 	switch {
 	case action == api.ActionCreate && !same:
@@ -137,7 +131,7 @@ func (s *Stream) updateConsumer(old *consumerEntry, cfg api.ConsumerConfig, acti
 func (s *Stream) reconfigure(c *consumerEntry, cfg api.ConsumerConfig) *api.Error {
 	updated := make(chan error, 1)
 	c.Update(cfg, func(err error) { updated <- err })
-	if err := <-updated; err != nil {
+	if err := await(updated); err != nil {
 		return api.ErrConsumerCreateF(err.Error())
 	}
 	s.mu.Lock()
@@ -157,7 +151,7 @@ func (r *request) named() (*Stream, *consumerEntry, *api.Error) {
 }
 
 func (r *request) consumerInfo() (any, *api.Error) {
-	if err := r.empty(); err != nil {
+	if err := api.CheckEmpty(r.body); err != nil {
 		return nil, err
 	}
 	_, c, err := r.named()
@@ -170,7 +164,7 @@ func (r *request) consumerInfo() (any, *api.Error) {
 // sorted returns the consumers of the request's stream by name.
 func (r *request) sorted() ([]*consumerEntry, api.ConsumersRequest, *api.Error) {
 	var q api.ConsumersRequest
-	if err := r.decode(&q); err != nil {
+	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return nil, q, err
 	}
 	s, err := r.stream()
@@ -209,7 +203,7 @@ func (r *request) consumerList() (any, *api.Error) {
 }
 
 func (r *request) consumerDelete() (any, *api.Error) {
-	if err := r.empty(); err != nil {
+	if err := api.CheckEmpty(r.body); err != nil {
 		return nil, err
 	}
 	s, c, err := r.named()
@@ -226,14 +220,18 @@ func (r *request) consumerDelete() (any, *api.Error) {
 
 func (r *request) consumerPause() (any, *api.Error) {
 	var q api.ConsumerPauseRequest
-	if err := r.decode(&q); err != nil {
+	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return nil, err
 	}
 	s, c, err := r.named()
 	if err != nil {
 		return nil, err
 	}
+	s.creating.Lock()
+	defer s.creating.Unlock()
+	s.mu.RLock()
 	cfg := c.config.Clone()
+	s.mu.RUnlock()
 	cfg.PauseUntil = nil
 	if !q.PauseUntil.IsZero() {
 		until := q.PauseUntil.UTC()
@@ -256,22 +254,21 @@ func (r *request) consumerPause() (any, *api.Error) {
 
 func (r *request) consumerReset() (any, *api.Error) {
 	var q api.ConsumerResetRequest
-	if err := r.decode(&q); err != nil {
+	if err := api.Decode(r.body, &q); err != nil {
 		return nil, err
 	}
 	_, c, err := r.named()
 	if err != nil {
 		return nil, err
 	}
-	type result struct {
-		next uint64
-		err  error
+	var next uint64
+	reset := make(chan error, 1)
+	c.Reset(q.Seq, func(seq uint64, err error) {
+		next = seq
+		reset <- err
+	})
+	if err := await(reset); err != nil {
+		return nil, api.ErrConsumerInvalidResetF(err.Error())
 	}
-	reset := make(chan result, 1)
-	c.Reset(q.Seq, func(next uint64, err error) { reset <- result{next, err} })
-	done := <-reset
-	if done.err != nil {
-		return nil, api.ErrConsumerInvalidResetF(done.err.Error())
-	}
-	return api.ConsumerResetResponse{Response: r.ok(), ConsumerInfo: r.shown(c.Info()), ResetSeq: done.next}, nil
+	return api.ConsumerResetResponse{Response: r.ok(), ConsumerInfo: r.shown(c.Info()), ResetSeq: next}, nil
 }

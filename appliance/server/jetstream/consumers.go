@@ -2,8 +2,11 @@ package jetstream
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/nats-io/nuid"
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/delivery"
@@ -21,20 +24,19 @@ type consumerEntry struct {
 }
 
 // startConsumer starts a consumer of the stream: with the group id, whose log is replayed, or in
-// memory when id is 0. The info is that of its start.
+// memory when id is 0. One without a name gets one. The info is that of its start.
 func (s *Stream) startConsumer(id uint64, cfg api.ConsumerConfig, created time.Time) (*api.ConsumerInfo, *api.Error) {
-	c := &consumerEntry{id: id, name: cfg.Name, config: cfg, filter: stream.NewFilter(cfg.Filters()...)}
+	name := cfg.Name
+	if name == "" {
+		name = nuid.Next()[14:]
+	}
+	c := &consumerEntry{id: id, name: name, config: cfg, filter: stream.NewFilter(cfg.Filters()...)}
 	conf := delivery.Config{
-		Stream: s.name, Name: cfg.Name, Created: created, Domain: s.account.engine.cfg.Domain, Config: cfg,
+		Stream: s.name, Name: name, Created: created, Domain: s.account.engine.cfg.Domain, Config: cfg,
 		Source:  &source{reader: newReader(s)},
 		Bus:     deliveryBus{s.account.bus},
+		Settled: s.settled,
 		OnError: func(err error) { s.log.Error("consumer", "account", s.account.name, "error", err) },
-	}
-	s.mu.RLock()
-	retention := s.machine.Config().Retention
-	s.mu.RUnlock()
-	if retention != api.LimitsPolicy {
-		conf.Settled = func(seqs []uint64) { s.settled(seqs) }
 	}
 	if id == 0 {
 		conf.OnInactive = func() { s.account.engine.work(func() { s.dropConsumer(c) }) }
@@ -55,12 +57,13 @@ func (s *Stream) startConsumer(id uint64, cfg api.ConsumerConfig, created time.T
 		}
 	}
 	s.mu.Lock()
-	if s.stopped || s.consumers[cfg.Name] != nil {
+	if s.stopped || s.consumers[name] != nil {
 		s.mu.Unlock()
 		c.log.stop()
 		return nil, api.ErrConsumerNameExist
 	}
-	s.consumers[cfg.Name] = c
+	s.consumers[name] = c
+	c.Retain(s.machine.Config().Retention != api.LimitsPolicy)
 	s.mu.Unlock()
 	info, err := c.Start()
 	if err != nil {
@@ -70,11 +73,27 @@ func (s *Stream) startConsumer(id uint64, cfg api.ConsumerConfig, created time.T
 	}
 	synced := make(chan error, 1)
 	c.Sync(func(err error) { synced <- err })
-	if err := <-synced; err != nil {
+	if err := await(synced); err != nil {
 		s.dropConsumer(c)
 		return nil, api.ErrConsumerCreateF(err.Error())
 	}
 	return info, nil
+}
+
+// commitWait bounds how long a request waits for a consumer's log, which offers a refused entry again and
+// again: those who wait must not hold up everybody else's requests.
+const commitWait = 2 * time.Second
+
+var errCommitWait = fmt.Errorf("not committed within %v, the log takes no entries", commitWait)
+
+// await returns what a consumer answers, or an error if it does not in time.
+func await(done <-chan error) error {
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(commitWait):
+		return errCommitWait
+	}
 }
 
 func (s *Stream) consumer(name string) (*consumerEntry, *api.Error) {
@@ -126,16 +145,15 @@ func (s *Stream) endConsumer(c *consumerEntry) {
 
 // settled removes messages that a consumer is done with, if no other consumer wants them.
 func (s *Stream) settled(seqs []uint64) {
-	others := s.allConsumers()
-	var remove []uint64
-	for _, seq := range seqs {
-		if !s.needed(seq, others) {
-			remove = append(remove, seq)
-		}
-	}
-	if len(remove) > 0 {
+	if remove := s.unneeded(seqs); len(remove) > 0 {
 		s.remove(remove...)
 	}
+}
+
+// unneeded returns those of seqs that no consumer needs.
+func (s *Stream) unneeded(seqs []uint64) []uint64 {
+	all := s.allConsumers()
+	return slices.DeleteFunc(slices.Clone(seqs), func(seq uint64) bool { return s.needed(seq, all) })
 }
 
 func (s *Stream) needed(seq uint64, consumers []*consumerEntry) bool {
@@ -156,8 +174,12 @@ func (s *Stream) needed(seq uint64, consumers []*consumerEntry) bool {
 // sweep removes from an interest or work-queue stream what its consumers have settled or, on an
 // interest stream, none wants: after a restart, whose end may have come between a settlement and the
 // removal, and when a consumer goes.
-func (s *Stream) sweep() {
+func (s *Stream) sweep() { s.settled(s.doubtful()) }
+
+// doubtful returns the messages of an interest or work-queue stream that it may not need any more.
+func (s *Stream) doubtful() []uint64 {
 	s.mu.RLock()
+	defer s.mu.RUnlock()
 	retention := s.machine.Config().Retention
 	all := stream.NewFilter()
 	var seqs []uint64
@@ -169,12 +191,30 @@ func (s *Stream) sweep() {
 			}
 		}
 	}
+	return seqs
+}
+
+// retain tells the consumers whether the stream keeps messages for them, after its retention may have
+// changed, and removes what it need not keep any more before it returns.
+func (s *Stream) retain() *api.Error {
+	s.mu.RLock()
+	on := s.machine.Config().Retention != api.LimitsPolicy
 	s.mu.RUnlock()
-	s.settled(seqs)
+	for _, c := range s.allConsumers() {
+		c.Retain(on)
+	}
+	const entry = 1 << 14 // removals
+	for seqs := range slices.Chunk(s.unneeded(s.doubtful()), entry) {
+		if _, err := s.do(stream.EncodeRemove(s.now(), stream.Remove{Seqs: seqs})); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // shutdown ends the stream and its consumers; their logs stay.
 func (s *Stream) shutdown() {
+	s.refuseMore()
 	for _, c := range s.allConsumers() {
 		c.Close()
 		c.log.stop()
@@ -270,7 +310,11 @@ func (s *source) Bounds() (first, last uint64) { return s.reader.Bounds() }
 func (s *source) Next(from uint64, filters []string) (uint64, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.reader.Next(from, filters)
+	seq, ok := s.reader.Next(from, filters)
+	if !ok {
+		s.reader.forget()
+	}
+	return seq, ok
 }
 
 // Pending returns the number of messages at or after from that one of filters matches.

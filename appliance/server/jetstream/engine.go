@@ -33,7 +33,7 @@ type Bus interface {
 	// HasInterest reports whether a message to subject would be received.
 	HasInterest(subject string) bool
 	// WatchInterest calls fn at every change of the interest in a literal subject, by members of
-	// queue if that is set.
+	// queue if that is set, and with what it finds before it returns.
 	WatchInterest(subject, queue string, fn func(active bool)) (cancel func())
 }
 
@@ -116,6 +116,7 @@ type account struct {
 
 	mu      sync.RWMutex
 	streams map[string]*Stream
+	offline map[string]error // streams of the catalogue that cannot be served, and why
 }
 
 // metaGroup is the id of the group that holds the catalogue of streams and consumers.
@@ -141,7 +142,8 @@ func Start(cfg Config) (*Engine, error) {
 	e.jobs.init()
 	for name, limits := range cfg.Accounts {
 		e.accounts[name] = &account{
-			engine: e, name: name, bus: cfg.Bus(name), limits: limits, streams: map[string]*Stream{},
+			engine: e, name: name, bus: cfg.Bus(name), limits: limits,
+			streams: map[string]*Stream{}, offline: map[string]error{},
 		}
 	}
 	for range max(4, runtime.GOMAXPROCS(0)) {
@@ -207,6 +209,9 @@ func (a *account) stream(name string) (*Stream, *api.Error) {
 	defer a.mu.RUnlock()
 	if s := a.streams[name]; s != nil {
 		return s, nil
+	}
+	if err := a.offline[name]; err != nil {
+		return nil, api.ErrStreamOfflineReasonF(err.Error())
 	}
 	return nil, api.ErrStreamNotFound
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -48,6 +49,12 @@ func (d *disk) Start(id uint64, apply func(uint64, []byte)) (Group, error) {
 		apply(i+1, log[i])
 	}
 	return g, nil
+}
+
+func (d *disk) List() []uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.logs))
 }
 
 func (d *disk) Remove(id uint64) error {

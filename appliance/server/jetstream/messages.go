@@ -1,8 +1,10 @@
 package jetstream
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,16 +18,20 @@ import (
 func (s *Stream) find(g *api.MsgGetRequest) (uint64, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	from := g.Seq
+	if g.StartTime != nil {
+		from = s.machine.TimeToSeq(*g.StartTime)
+	}
 	switch {
 	case g.LastFor != "" && subject.IsLiteral(g.LastFor):
 		return s.machine.LastOf(g.LastFor)
 	case g.LastFor != "":
 		return s.machine.LastMatching(g.LastFor)
 	case g.NextFor != "":
-		return s.machine.Next(g.Seq, stream.NewFilter(g.NextFor))
+		return s.machine.Next(from, stream.NewFilter(g.NextFor))
 	default:
-		_, ok := s.machine.Place(g.Seq)
-		return g.Seq, ok
+		_, ok := s.machine.Place(from)
+		return from, ok
 	}
 }
 
@@ -35,15 +41,14 @@ func (r *request) msgGet() (any, *api.Error) {
 		return nil, err
 	}
 	var g api.MsgGetRequest
-	if len(r.body) == 0 {
+	if api.CheckEmpty(r.body) == nil {
 		return nil, api.ErrBadRequest
 	}
-	if err := r.decode(&g); err != nil {
+	if err := api.Decode(r.body, &g); err != nil {
 		return nil, err
 	}
-	if g.Seq > 0 && g.LastFor != "" || g.LastFor != "" && g.NextFor != "" ||
-		g.Seq == 0 && g.LastFor == "" && g.NextFor == "" || g.Batch != 0 || len(g.MultiLastFor) > 0 {
-		return nil, api.ErrBadRequest
+	if err := g.Check(); err != nil {
+		return nil, err
 	}
 	seq, ok := s.find(&g)
 	if !ok {
@@ -56,6 +61,9 @@ func (r *request) msgGet() (any, *api.Error) {
 	case loadErr != nil:
 		return nil, api.ErrStreamGeneralF(loadErr.Error())
 	}
+	if g.NoHeaders {
+		m.Header = nil
+	}
 	return api.MsgGetResponse{Response: r.ok(), Message: &api.StoredMsg{
 		Subject: string(m.Subject), Sequence: m.Seq, Header: m.Header, Data: m.Data, Time: m.Time,
 	}}, nil
@@ -67,14 +75,15 @@ func (r *request) msgDelete() (any, *api.Error) {
 		return nil, err
 	}
 	var d api.MsgDeleteRequest
-	if len(r.body) == 0 {
+	if api.CheckEmpty(r.body) == nil {
 		return nil, api.ErrBadRequest
 	}
-	if err := r.decode(&d); err != nil {
+	if err := api.Decode(r.body, &d); err != nil {
 		return nil, err
 	}
 	s.mu.RLock()
 	cfg := s.machine.Config()
+	first, last := s.machine.Bounds()
 	_, stored := s.machine.Place(d.Seq)
 	s.mu.RUnlock()
 	switch {
@@ -82,6 +91,10 @@ func (r *request) msgDelete() (any, *api.Error) {
 		return nil, api.ErrStreamSealed
 	case cfg.DenyDelete:
 		return nil, api.ErrStreamMsgDeleteFailedF("message delete not permitted")
+	case d.Seq < first:
+		return nil, api.ErrStreamMsgDeleteFailedF("no message found")
+	case d.Seq > last:
+		return nil, api.ErrStreamMsgDeleteFailedF("stream store EOF")
 	case !stored:
 		return nil, api.ErrSequenceNotFoundF(d.Seq)
 	}
@@ -93,8 +106,8 @@ func (r *request) msgDelete() (any, *api.Error) {
 
 // Limits of a batched direct get (ADR-31).
 const (
-	maxDirectBatch = 1024     // subjects of a multi_last request
-	maxDirectBytes = 64 << 20 // sent by one request without max_bytes
+	maxDirectSubjects = 1024     // of a multi_last request
+	maxDirectBytes    = 64 << 20 // sent by one request without max_bytes
 )
 
 // directGet answers a direct get (ADR-31): the message itself, or a status.
@@ -110,7 +123,11 @@ func (r *request) directGet() {
 	var g api.MsgGetRequest
 	switch {
 	case r.Filter != "":
-		if len(r.body) > 0 && api.Decode(r.body, &g) != nil || g.Seq > 0 || g.LastFor != "" || g.NextFor != "" {
+		if len(r.body) > 0 && json.Unmarshal(r.body, &g) != nil {
+			r.status("408 Malformed Request")
+			return
+		}
+		if g.Selects() {
 			r.status("408 Bad Request")
 			return
 		}
@@ -118,17 +135,21 @@ func (r *request) directGet() {
 	case len(r.body) == 0:
 		r.status("408 Empty Request")
 		return
-	case api.Decode(r.body, &g) != nil:
+	case json.Unmarshal(r.body, &g) != nil:
 		r.status("408 Malformed Request")
 		return
-	}
-	if (g.Seq > 0 || g.NextFor != "") && g.LastFor != "" || g.LastFor != "" && len(g.MultiLastFor) > 0 ||
-		g.Seq == 0 && g.LastFor == "" && g.NextFor == "" && len(g.MultiLastFor) == 0 && g.StartTime == nil ||
-		g.Seq > 0 && g.StartTime != nil {
+	case g.Seq == 0 && g.LastFor == "" && g.NextFor == "" && len(g.MultiLastFor) == 0 && g.StartTime == nil:
+		r.status("408 Empty Request")
+		return
+	case !g.Consistent():
 		r.status("408 Bad Request")
 		return
 	}
-	if g.Batch > 0 || len(g.MultiLastFor) > 0 || g.StartTime != nil {
+	switch {
+	case len(g.MultiLastFor) > 0:
+		r.directMulti(s, &g)
+		return
+	case g.Batch != 0:
 		r.directBatch(s, &g)
 		return
 	}
@@ -150,83 +171,96 @@ func (r *request) directGet() {
 
 // directBatch sends several messages and ends with 204 EOB (ADR-31).
 func (r *request) directBatch(s *Stream, g *api.MsgGetRequest) {
+	f := stream.NewFilter(g.NextFor)
+	from := g.Seq
 	s.mu.RLock()
-	_, last := s.machine.Bounds()
-	upTo := g.UpToSeq
+	if g.StartTime != nil {
+		from = s.machine.TimeToSeq(*g.StartTime)
+	}
+	seqs := make([]uint64, 0, 16)
+	pending := s.machine.Pending(from, f)
+	for at := from; len(seqs) < g.Batch; {
+		seq, ok := s.machine.Next(at, f)
+		if !ok {
+			break
+		}
+		seqs = append(seqs, seq)
+		at = seq + 1
+	}
+	s.mu.RUnlock()
+	if len(seqs) == 0 && g.Batch > 0 {
+		r.status("404 Message Not Found")
+		return
+	}
+	if last, ok := r.sendBatch(s, g, seqs, &pending, g.NoHeaders); ok {
+		r.endOfBatch(pending, last, "")
+	}
+}
+
+// directMulti sends the last message of every subject of a list and ends with 204 EOB (ADR-31).
+func (r *request) directMulti(s *Stream, g *api.MsgGetRequest) {
+	s.mu.RLock()
+	first, upTo := s.machine.Bounds()
+	if g.UpToSeq > 0 {
+		upTo = min(upTo, g.UpToSeq)
+	}
 	if g.UpToTime != nil {
 		upTo = s.machine.TimeToSeq(*g.UpToTime) - 1
 	}
-	if upTo == 0 || upTo > last {
-		upTo = last
-	}
 	var seqs []uint64
-	var pending uint64
-	limit := g.Batch
-	if len(g.MultiLastFor) > 0 {
+	if upTo >= first {
 		seqs = s.machine.LastPerSubject(stream.NewFilter(g.MultiLastFor...), upTo)
-		if len(seqs) > maxDirectBatch {
-			s.mu.RUnlock()
-			r.status("413 Too Many Results")
-			return
-		}
-		for len(seqs) > 0 && seqs[0] < g.Seq {
-			seqs = seqs[1:]
-		}
-		if limit > 0 && len(seqs) > limit {
-			pending = uint64(len(seqs) - limit)
-			seqs = seqs[:limit]
-		}
-	} else {
-		f := stream.NewFilter(g.NextFor)
-		from := g.Seq
-		if g.StartTime != nil {
-			from = s.machine.TimeToSeq(*g.StartTime)
-		}
-		for len(seqs) < max(limit, 1) {
-			seq, ok := s.machine.Next(from, f)
-			if !ok {
-				break
-			}
-			seqs = append(seqs, seq)
-			from = seq + 1
-		}
-		pending = s.machine.Pending(from, f)
 	}
 	s.mu.RUnlock()
-	if len(seqs) == 0 {
+	switch {
+	case len(seqs) == 0:
 		r.status("404 No Results")
 		return
+	case len(seqs) > maxDirectSubjects:
+		r.status("413 Too Many Results")
+		return
 	}
+	before, _ := slices.BinarySearch(seqs, g.Seq)
+	seqs = seqs[before:]
+	pending := uint64(len(seqs))
+	if g.Batch > 0 {
+		seqs = seqs[:min(g.Batch, len(seqs))]
+	}
+	if last, ok := r.sendBatch(s, g, seqs, &pending, false); ok {
+		r.endOfBatch(pending, last, fmt.Sprintf("Nats-UpTo-Sequence: %d\r\n", upTo))
+	}
+}
+
+// sendBatch sends messages until the bytes of the request are used up, counts them off pending and
+// returns the last one's sequence.
+func (r *request) sendBatch(s *Stream, g *api.MsgGetRequest, seqs []uint64, pending *uint64, bare bool) (last uint64, ok bool) {
 	budget := g.MaxBytes
-	if budget <= 0 {
+	if budget == 0 {
 		budget = maxDirectBytes
 	}
-	after := pending // beyond seqs
-	pending += uint64(len(seqs))
 	var buf []byte
-	var sent uint64
-	for i, seq := range seqs {
+	for _, seq := range seqs {
+		*pending -= min(*pending, 1)
 		var m stream.Message
 		var err error
 		if m, buf, err = s.load(seq, buf); errors.Is(err, ErrNotStored) {
 			continue
 		} else if err != nil {
 			r.status("500 Unreadable Message")
-			return
+			return 0, false
 		}
-		budget -= len(m.Subject) + len(m.Header) + len(m.Data)
-		if budget < 0 && sent > 0 {
+		r.sendDirect(s, m, bare, fmt.Sprintf("Nats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n", *pending, last))
+		last = seq
+		if budget -= len(m.Subject) + len(m.Header) + len(m.Data); budget <= 0 {
 			break
 		}
-		pending = after + uint64(len(seqs)-i-1)
-		r.sendDirect(s, m, g.NoHeaders, fmt.Sprintf("Nats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n", pending, sent))
-		sent = seq
 	}
-	eob := fmt.Sprintf("NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n", pending, sent)
-	if len(g.MultiLastFor) > 0 {
-		eob += fmt.Sprintf("Nats-UpTo-Sequence: %d\r\n", upTo)
-	}
-	r.account.bus.Publish(r.reply, "", []byte(eob+"\r\n"), nil)
+	return last, true
+}
+
+func (r *request) endOfBatch(pending, last uint64, extra string) {
+	r.account.bus.Publish(r.reply, "", fmt.Appendf(nil,
+		"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n%s\r\n", pending, last, extra), nil)
 }
 
 // sendDirect sends a stored message with the headers of a direct get in front of its own.

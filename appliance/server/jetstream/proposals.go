@@ -3,6 +3,7 @@ package jetstream
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/stream"
@@ -23,6 +24,8 @@ type Groups interface {
 	// Start replays the group's log through apply and returns when the group leads. apply borrows
 	// data for the call and is called by one goroutine at a time.
 	Start(id uint64, apply func(index uint64, data []byte)) (Group, error)
+	// List returns the groups that have a log.
+	List() []uint64
 	// Remove deletes the log of a stopped group, durably.
 	Remove(id uint64) error
 }
@@ -72,6 +75,8 @@ type proposal struct {
 	acks       acks                                    // of a batch of messages
 	done       func(fx stream.Effects, err *api.Error) // of anything else; may be nil
 	checkpoint bool
+	ahead      uint64 // a purge that may move the stream's sequences on: they go on here
+	before     uint64 // the last sequence given out before it
 }
 
 // maxOpenBytes is the size at which an open batch is proposed although others are in flight.
@@ -79,7 +84,7 @@ const maxOpenBytes = 512 << 10
 
 // maxInFlightBytes bounds what a stream holds in memory for its group; publishers beyond it are
 // told to slow down (err_code 10167).
-const maxInFlightBytes = 64 << 20
+const maxInFlightBytes = 56 << 20 // below the bound of a raft group, which would refuse a whole batch
 
 // readyLocked reports whether the open batch need not wait for those in flight. One that waits is
 // proposed when the group applies the next entry.
@@ -113,21 +118,42 @@ func (s *Stream) nextLocked() *proposal {
 	if len(s.queue) > 0 {
 		p := s.queue[0]
 		s.queue = s.queue[1:]
+		if p.ahead > 0 { // the open batch is empty: sequences given out from here on come after the purge
+			p.before = s.admission.Skip(p.ahead)
+		}
 		return p
 	}
 	if len(s.removals.Seqs) > 0 && !s.removing {
 		s.removing = true
-		p := &proposal{entry: stream.EncodeRemove(s.now(), s.removals)}
-		p.done = func(stream.Effects, *api.Error) {
+		n := min(len(s.removals.Seqs), maxRemovals)
+		seqs := s.removals.Seqs[:n:n]
+		p := &proposal{entry: stream.EncodeRemove(s.now(), stream.Remove{Seqs: seqs})}
+		p.done = func(_ stream.Effects, err *api.Error) {
 			s.mu.Lock()
-			s.removing = false
-			s.mu.Unlock()
+			defer s.mu.Unlock()
+			if err == nil || s.stopped {
+				s.removing = false
+				return
+			}
+			s.removals.Seqs = append(seqs, s.removals.Seqs...)
+			time.AfterFunc(retryRemovals, func() {
+				s.mu.Lock()
+				s.removing = false
+				s.mu.Unlock()
+				s.pump()
+			})
 		}
-		s.removals = stream.Remove{}
+		s.removals.Seqs = s.removals.Seqs[n:]
 		return p
 	}
 	return nil
 }
+
+// maxRemovals bounds the sequences in one removal entry; retryRemovals is when a refused one is tried again.
+const (
+	maxRemovals   = 100_000
+	retryRemovals = time.Second
+)
 
 // pump hands to the group what is ready, in order. One goroutine does it at a time and holds no
 // lock over the call, so that a group may apply within Propose.
@@ -147,7 +173,11 @@ func (s *Stream) pump() {
 		err := s.group.Propose(entry)
 		s.mu.Lock()
 		if err != nil {
-			s.refuseLocked(err)
+			if tell := s.refuseLocked(p, err); tell != nil {
+				s.mu.Unlock()
+				tell()
+				s.mu.Lock()
+			}
 		}
 	}
 	s.pumping = false
@@ -157,35 +187,53 @@ func (s *Stream) pump() {
 // refuseLocked answers everything in flight that the group has refused. A refusal is of the newest
 // proposal; those before it are still on their way and keep their order, but sequences after it
 // were given out in vain: the admission starts again once the older ones are applied.
-func (s *Stream) refuseLocked(err error) {
+func (s *Stream) refuseLocked(p *proposal, err error) (tell func()) {
 	last := len(s.inflight) - 1
-	p := s.inflight[last]
+	if last < 0 || s.inflight[last] != p {
+		return nil // close has answered it
+	}
 	s.inflight = s.inflight[:last]
-	s.log.Error("stream group refused an entry", "stream", s.name, "account", s.account.name, "error", err)
+	if !s.refusing { // one line when it begins, not one for each message
+		s.refusing = true
+		s.log.Error("stream stores nothing", "stream", s.name, "account", s.account.name, "error", err)
+	}
 	if !p.messages {
-		if p.done != nil {
-			s.account.engine.work(func() { p.done(stream.Effects{}, api.ErrStreamStoreFailedF(err.Error())) })
+		var refused acks
+		if p.ahead > 0 {
+			refused, s.open = s.open, acks{}
+			s.admission.Unskip(p.before)
 		}
-		return
+		if p.done == nil {
+			return nil
+		}
+		reply := s.refusal(api.ErrStreamStoreFailedF(err.Error()))
+		return func() {
+			s.answer(&refused, reply)
+			p.done(stream.Effects{}, api.ErrStreamStoreFailedF(err.Error()))
+		}
 	}
 	refused := []acks{p.acks, s.open}
 	s.open = acks{}
 	s.admission.Retract()
 	reply := s.refusal(api.ErrStreamStoreFailedF(err.Error()))
-	s.account.engine.work(func() {
+	return func() {
 		for _, a := range refused {
 			s.answer(&a, reply)
 		}
-	})
+	}
 }
 
 // propose queues an entry behind what is in flight; done is called after it is applied, without
 // locks held, and must not block.
 func (s *Stream) propose(entry []byte, done func(fx stream.Effects, err *api.Error)) {
+	s.proposeAhead(entry, 0, done)
+}
+
+func (s *Stream) proposeAhead(entry []byte, ahead uint64, done func(fx stream.Effects, err *api.Error)) {
 	s.mu.Lock()
 	stopped := s.stopped || s.failed != nil
 	if !stopped {
-		s.queue = append(s.queue, &proposal{entry: entry, done: done})
+		s.queue = append(s.queue, &proposal{entry: entry, ahead: ahead, done: done})
 	}
 	s.mu.Unlock()
 	if stopped {
@@ -198,13 +246,15 @@ func (s *Stream) propose(entry []byte, done func(fx stream.Effects, err *api.Err
 }
 
 // do proposes an entry and waits until it is applied.
-func (s *Stream) do(entry []byte) (stream.Effects, *api.Error) {
+func (s *Stream) do(entry []byte) (stream.Effects, *api.Error) { return s.doAhead(entry, 0) }
+
+func (s *Stream) doAhead(entry []byte, ahead uint64) (stream.Effects, *api.Error) {
 	type result struct {
 		fx  stream.Effects
 		err *api.Error
 	}
 	ch := make(chan result, 1)
-	s.propose(entry, func(fx stream.Effects, err *api.Error) { ch <- result{fx, err} })
+	s.proposeAhead(entry, ahead, func(fx stream.Effects, err *api.Error) { ch <- result{fx, err} })
 	r := <-ch
 	return r.fx, r.err
 }
@@ -227,6 +277,9 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	_, before := s.machine.Usage()
 	fx, err := s.machine.Apply(index, entry)
 	if _, after := s.machine.Usage(); after != before {
+		if after < before {
+			s.freed += int(before - after)
+		}
 		s.account.book(s.storage, int64(after)-int64(before))
 	}
 	if err != nil {
@@ -246,6 +299,10 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	live := s.admission != nil
 	if live {
 		s.compactLocked(index, p)
+		if s.refusing {
+			s.refusing = false
+			s.log.Info("stream stores again", "stream", s.name, "account", s.account.name)
+		}
 	}
 	s.mu.Unlock()
 	if m, ok := s.store.(*memoryGroup); ok {
@@ -267,6 +324,7 @@ func (s *Stream) apply(index uint64, entry []byte) {
 		s.acknowledge(&p.acks)
 	case p.done != nil:
 		p.done(fx, nil)
+		s.pump()
 	}
 	s.notify(fx)
 	if p != nil && p.messages {
@@ -274,13 +332,16 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	}
 }
 
-// checkpointEvery is how many bytes of log may follow a checkpoint before the next one.
+// checkpointEvery is how many bytes of log and of removals may follow a checkpoint before the next one.
 const checkpointEvery = 16 << 20
 
 // compactLocked asks for a checkpoint when the log has grown and its head is not needed any more, and
 // releases that head once the checkpoint p is applied at index.
 func (s *Stream) compactLocked(index uint64, p *proposal) {
-	needed, ok := s.machine.FirstIndex()
+	if s.storage == api.MemoryStorage {
+		return
+	}
+	needed, ok := s.machine.Needed(s.now())
 	if !ok || needed > index {
 		needed = index
 	}
@@ -289,8 +350,8 @@ func (s *Stream) compactLocked(index uint64, p *proposal) {
 		s.store.Release(s.id, s.released)
 		return
 	}
-	if s.logged >= checkpointEvery {
-		s.logged = 0
+	if s.logged+s.freed >= checkpointEvery {
+		s.logged, s.freed = 0, 0
 		s.checkpointDue = needed-1 > s.released
 	}
 }

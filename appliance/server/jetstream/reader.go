@@ -62,6 +62,13 @@ type reader struct {
 
 func newReader(s *Stream) *reader { return &reader{s: s, filter: stream.NewFilter()} }
 
+// forget gives back a window that one large message has grown.
+func (r *reader) forget() {
+	if cap(r.window) > 2*readAhead {
+		r.window, r.place = nil, stream.Place{}
+	}
+}
+
 // compiled returns the filter of subjects; a consumer asks for the same again and again.
 func (r *reader) compiled(subjects []string) *stream.Filter {
 	if !slices.Equal(subjects, r.filters) {

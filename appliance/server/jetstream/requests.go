@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"encoding/json"
-	"strings"
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/stream"
@@ -79,7 +78,30 @@ func (r *request) ok() api.Response { return api.Response{Type: r.Type} }
 
 func (r *request) fail(err *api.Error) {
 	r.account.failures.Add(1)
-	r.respond(api.Response{Type: r.Type, Error: err})
+	r.respond(r.failed(api.Response{Type: r.Type, Error: err}))
+}
+
+// failed returns the answer of an error. Fields that are always there hold their zero value.
+func (r *request) failed(e api.Response) any {
+	switch r.Verb {
+	case api.VerbStreamInfo:
+		return api.StreamInfoResponse{Response: e}
+	case api.VerbStreamNames:
+		return api.StreamNamesResponse{Response: e}
+	case api.VerbStreamList:
+		return api.StreamListResponse{Response: e, Streams: []*api.StreamInfo{}}
+	case api.VerbStreamPurge:
+		return api.StreamPurgeResponse{Response: e}
+	case api.VerbConsumerNames:
+		return api.ConsumerNamesResponse{Response: e, Consumers: []string{}}
+	case api.VerbConsumerList:
+		return api.ConsumerListResponse{Response: e, Consumers: []*api.ConsumerInfo{}}
+	case api.VerbConsumerPause:
+		return api.ConsumerPauseResponse{Response: e}
+	case api.VerbConsumerReset:
+		return api.ConsumerResetResponse{Response: e}
+	}
+	return e
 }
 
 func (r *request) respond(v any) {
@@ -90,25 +112,10 @@ func (r *request) respond(v any) {
 	r.answer(body)
 }
 
-// decode reads the body into v; an empty body leaves it as it is.
-func (r *request) decode(v any) *api.Error {
-	if len(strings.TrimSpace(string(r.body))) == 0 {
-		return nil
-	}
-	return api.Decode(r.body, v)
-}
-
-func (r *request) empty() *api.Error {
-	if len(strings.TrimSpace(string(r.body))) > 0 {
-		return api.ErrNotEmptyRequest
-	}
-	return nil
-}
-
 func (r *request) stream() (*Stream, *api.Error) { return r.account.stream(r.Call.Stream) }
 
 func (r *request) accountInfo() (any, *api.Error) {
-	if err := r.empty(); err != nil {
+	if err := api.CheckEmpty(r.body); err != nil {
 		return nil, err
 	}
 	a := r.account

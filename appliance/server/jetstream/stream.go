@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,11 +45,13 @@ type Stream struct {
 	pumping       bool
 	stopped       bool
 	logged        int    // bytes given to the group since the last look at what may be released
+	freed         int    // bytes removed since then
+	refusing      bool   // the group refused the last entry
 	released      uint64 // entries up to this index are released
 	checkpointDue bool
 	failed        error // the log holds what cannot be applied
 	consumers     map[string]*consumerEntry
-	cancel        []func() // subscriptions
+	subscribed    map[string]func() // ends the subscription to a subject
 	expiry        *time.Timer
 	transform     *api.Transform // nil: subjects stay as they are
 }
@@ -81,6 +84,7 @@ func (s *Stream) start(config api.StreamConfig) error {
 		return err
 	}
 	s.admission = stream.NewAdmission(s.machine, s.wantedLocked)
+	s.logged = checkpointEvery // nobody knows how much of the log is dead
 	fresh := s.machine.Config().Name == ""
 	s.mu.Unlock()
 	if fresh {
@@ -93,49 +97,60 @@ func (s *Stream) start(config api.StreamConfig) error {
 
 func (s *Stream) now() time.Time { return time.Now() }
 
-// subscribe makes the stream's subjects its own in the account; publishes arrive from then on.
+// subscribe makes the configured subjects the stream's own in the account; publishes arrive from then on.
+// Subjects that it has already are left alone, so that no message is taken twice or missed.
 func (s *Stream) subscribe() error {
 	s.mu.Lock()
-	old := s.cancel
-	s.cancel = nil
 	cfg := s.machine.Config()
-	s.transform = nil
-	if t := cfg.SubjectTransform; t != nil && t.Destination != "" {
-		var err error
-		if s.transform, err = api.ParseTransform(t.Source, t.Destination); err != nil {
-			s.mu.Unlock()
-			return err
-		}
-	}
+	old := s.subscribed
+	err := s.transformLocked(&cfg)
 	s.mu.Unlock()
-	var cancel []func()
-	if !cfg.Sealed {
-		for _, subj := range cfg.Subjects {
-			stop, err := s.account.bus.Subscribe(subj, "", s.publish)
-			if err != nil {
-				return err
-			}
-			cancel = append(cancel, stop)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]func(Msg){}
+	for _, subj := range cfg.Subjects { // also if sealed: publishers are told
+		wanted[subj] = s.publish
+	}
+	direct := api.Prefix + "DIRECT.GET." + s.name
+	if cfg.AllowDirect {
+		wanted[direct], wanted[direct+".>"] = s.account.request, s.account.request
+	}
+	now := map[string]func(){}
+	for subj, stop := range old {
+		if _, keep := wanted[subj]; keep {
+			now[subj] = stop
+		} else {
+			stop()
 		}
 	}
-	if cfg.AllowDirect {
-		direct := api.Prefix + "DIRECT.GET." + s.name
-		for _, subj := range []string{direct, direct + ".>"} {
-			stop, err := s.account.bus.Subscribe(subj, "_sys_", s.account.request)
-			if err != nil {
-				return err
-			}
-			cancel = append(cancel, stop)
+	for subj, fn := range wanted {
+		if now[subj] != nil {
+			continue
+		}
+		queue := ""
+		if strings.HasPrefix(subj, direct) {
+			queue = "_sys_"
+		}
+		if now[subj], err = s.account.bus.Subscribe(subj, queue, fn); err != nil {
+			delete(now, subj)
+			break
 		}
 	}
 	s.mu.Lock()
-	s.cancel = cancel
+	s.subscribed = now
 	s.mu.Unlock()
-	for _, stop := range old {
-		stop()
-	}
 	s.schedule()
-	return nil
+	return err
+}
+
+// transformLocked prepares the mapping of subjects.
+func (s *Stream) transformLocked(cfg *api.StreamConfig) (err error) {
+	s.transform = nil
+	if t := cfg.SubjectTransform; t != nil && t.Destination != "" {
+		s.transform, err = api.ParseTransform(t.Source, t.Destination)
+	}
+	return err
 }
 
 // publish takes a message that a client has sent to one of the stream's subjects. It runs on the
@@ -254,7 +269,7 @@ func (s *Stream) notify(fx stream.Effects) {
 	s.mu.RUnlock()
 	for _, c := range entries {
 		if fx.HeadMoved {
-			c.Purged(fx.Head)
+			c.HeadMoved(fx.Head, fx.ByPurge)
 		}
 		for _, seq := range fx.Removed {
 			c.Removed(seq)
@@ -314,9 +329,11 @@ func (s *Stream) wantedLocked(subj string) bool {
 
 // delete ends the stream and its consumers and drops their logs.
 func (s *Stream) delete() {
+	s.refuseMore()
 	for _, c := range s.allConsumers() {
 		s.forgetConsumer(c)
 		s.endConsumer(c)
+		s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
 	}
 	s.close()
 	_, bytes := s.machine.Usage()
@@ -329,17 +346,24 @@ func (s *Stream) delete() {
 	}
 }
 
+// refuseMore takes no more publishes, proposals and consumers.
+func (s *Stream) refuseMore() {
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+}
+
 // close ends the stream; its log stays. What waits for the group is answered with an error.
 func (s *Stream) close() {
 	s.mu.Lock()
 	s.stopped = true
-	cancel := s.cancel
-	s.cancel = nil
+	subscribed := s.subscribed
+	s.subscribed = nil
 	if s.expiry != nil {
 		s.expiry.Stop()
 	}
 	s.mu.Unlock()
-	for _, stop := range cancel {
+	for _, stop := range subscribed {
 		stop()
 	}
 	if s.group != nil {

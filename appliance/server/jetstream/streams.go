@@ -32,16 +32,7 @@ func (s *Stream) shown(details bool) *api.StreamInfo {
 
 func (r *request) streamConfig() (api.StreamConfigRequest, *api.Error) {
 	var c api.StreamConfigRequest
-	if len(r.body) == 0 {
-		return c, api.ErrBadRequest
-	}
-	if err := r.decode(&c); err != nil {
-		return c, err
-	}
-	if c.Name != r.Call.Stream {
-		return c, api.ErrStreamMismatch
-	}
-	return c, nil
+	return c, api.Decode(r.body, &c)
 }
 
 func (r *request) streamCreate() (any, *api.Error) {
@@ -49,20 +40,30 @@ func (r *request) streamCreate() (any, *api.Error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Name != r.Call.Stream {
+		return nil, api.ErrStreamMismatch
+	}
 	if err := c.CheckCreate(); err != nil {
 		return nil, err
 	}
-	s, created, err := r.account.engine.catalog.createStream(r.account, &c)
+	s, err := r.account.engine.catalog.createStream(r.account, &c)
 	if err != nil {
 		return nil, err
 	}
-	return api.StreamCreateResponse{Response: r.ok(), StreamInfo: s.shown(false), DidCreate: created}, nil
+	return api.StreamCreateResponse{Response: r.ok(), StreamInfo: s.shown(false), DidCreate: true}, nil
 }
 
 func (r *request) streamUpdate() (any, *api.Error) {
 	c, err := r.streamConfig()
 	if err != nil {
 		return nil, err
+	}
+	limits := r.account.limitsOf()
+	if _, err := c.Normalize(&limits, c.Pedantic); err != nil {
+		return nil, err
+	}
+	if c.Name != r.Call.Stream {
+		return nil, api.ErrStreamMismatch
 	}
 	s, err := r.account.engine.catalog.updateStream(r.account, &c)
 	if err != nil {
@@ -72,7 +73,7 @@ func (r *request) streamUpdate() (any, *api.Error) {
 }
 
 func (r *request) streamDelete() (any, *api.Error) {
-	if err := r.empty(); err != nil {
+	if err := api.CheckEmpty(r.body); err != nil {
 		return nil, err
 	}
 	if err := r.account.engine.catalog.deleteStream(r.account, r.Call.Stream); err != nil {
@@ -83,7 +84,7 @@ func (r *request) streamDelete() (any, *api.Error) {
 
 func (r *request) streamInfo() (any, *api.Error) {
 	var q api.StreamInfoRequest
-	if err := r.decode(&q); err != nil {
+	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return nil, err
 	}
 	s, err := r.stream()
@@ -103,8 +104,12 @@ func (r *request) streamInfo() (any, *api.Error) {
 	s.machine.Subjects(q.SubjectsFilter, func(name string, n uint64) { all = append(all, count{name, n}) })
 	s.mu.RUnlock()
 	slices.SortFunc(all, func(a, b count) int { return cmp.Compare(a.name, b.name) })
+	if len(all) == 0 {
+		return response, nil
+	}
 	page, paged := api.Page(all, q.Offset, api.SubjectsPage)
 	response.Paged = paged
+	response.Offset = max(q.Offset, 0)
 	response.State.Subjects = make(map[string]uint64, len(page))
 	for _, c := range page {
 		response.State.Subjects[c.name] = c.messages
@@ -130,20 +135,20 @@ func (a *account) matching(filter string) []*Stream {
 
 func (r *request) streamNames() (any, *api.Error) {
 	var q api.StreamNamesRequest
-	if err := r.decode(&q); err != nil {
+	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return nil, err
 	}
 	page, paged := api.Page(r.account.matching(q.Subject), q.Offset, api.NamesPage)
-	names := make([]string, len(page))
-	for i, s := range page {
-		names[i] = s.name
+	var names []string // null if there are none
+	for _, s := range page {
+		names = append(names, s.name)
 	}
 	return api.StreamNamesResponse{Response: r.ok(), Paged: paged, Streams: names}, nil
 }
 
 func (r *request) streamList() (any, *api.Error) {
 	var q api.StreamNamesRequest
-	if err := r.decode(&q); err != nil {
+	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return nil, err
 	}
 	page, paged := api.Page(r.account.matching(q.Subject), q.Offset, api.ListPage)
@@ -156,7 +161,10 @@ func (r *request) streamList() (any, *api.Error) {
 
 func (r *request) streamPurge() (any, *api.Error) {
 	var q api.StreamPurgeRequest
-	if err := r.decode(&q); err != nil {
+	if err := api.DecodeOptional(r.body, &q); err != nil {
+		return nil, err
+	}
+	if err := q.Check(); err != nil {
 		return nil, err
 	}
 	s, err := r.stream()
@@ -171,12 +179,16 @@ func (r *request) streamPurge() (any, *api.Error) {
 		return nil, api.ErrStreamSealed
 	case cfg.DenyPurge:
 		return nil, api.ErrStreamPurgeFailedF("stream purge not permitted")
-	case q.Sequence > 0 && q.Keep > 0, q.Sequence == math.MaxUint64:
+	case q.Sequence == math.MaxUint64:
 		return nil, api.ErrBadRequest
 	case q.Subject != "" && !subject.Valid(q.Subject):
 		return nil, api.ErrBadRequest
 	}
-	fx, err := s.do(stream.EncodePurge(s.now(), stream.Purge{Filter: q.Subject, Seq: q.Sequence, Keep: q.Keep}))
+	var ahead uint64
+	if q.Subject == "" || q.Subject == ">" {
+		ahead = q.Sequence
+	}
+	fx, err := s.doAhead(stream.EncodePurge(s.now(), stream.Purge{Filter: q.Subject, Seq: q.Sequence, Keep: q.Keep}), ahead)
 	if err != nil {
 		return nil, err
 	}

@@ -62,6 +62,24 @@ func (r *MsgGetRequest) Check() *Error {
 	return nil
 }
 
+// Consistent reports whether DIRECT.GET knows the combination of fields (ADR-31).
+func (r *MsgGetRequest) Consistent() bool {
+	switch {
+	case r.Seq > 0 && (r.LastFor != "" || r.StartTime != nil),
+		r.LastFor != "" && (r.StartTime != nil || r.NextFor != "" || r.Batch > 0 || len(r.MultiLastFor) > 0),
+		r.NextFor != "" && len(r.MultiLastFor) > 0,
+		r.UpToSeq > 0 && r.UpToTime != nil:
+		return false
+	}
+	return true
+}
+
+// Selects reports whether the body names messages; it must not when the subject of a DIRECT.GET does.
+func (r *MsgGetRequest) Selects() bool {
+	return r.Seq != 0 || r.LastFor != "" || r.NextFor != "" || r.Batch != 0 || len(r.MultiLastFor) > 0 ||
+		r.StartTime != nil || r.UpToSeq != 0 || r.UpToTime != nil
+}
+
 // Check refuses a purge both up to a sequence and down to a number of messages.
 func (r *StreamPurgeRequest) Check() *Error {
 	if r.Sequence > 0 && r.Keep > 0 {

@@ -82,6 +82,33 @@ func TestMsgGetRequestCheck(t *testing.T) {
 	}
 }
 
+func TestMsgGetRequestConsistent(t *testing.T) {
+	for body, ok := range map[string]bool{
+		`{"seq":1}`: true, `{"seq":1,"batch":2}`: true, `{"last_by_subj":"a"}`: true, `{"multi_last":["a"],"seq":3,"batch":2}`: true,
+		`{"start_time":"2024-01-01T00:00:00Z","next_by_subj":"a","batch":2}`: true, `{"multi_last":["a"],"up_to_seq":3}`: true,
+		`{"seq":1,"last_by_subj":"a"}`: false, `{"seq":1,"start_time":"2024-01-01T00:00:00Z"}`: false,
+		`{"last_by_subj":"a","start_time":"2024-01-01T00:00:00Z"}`: false, `{"last_by_subj":"a","next_by_subj":"a"}`: false,
+		`{"last_by_subj":"a","batch":1}`: false, `{"last_by_subj":"a","multi_last":["a"]}`: false,
+		`{"next_by_subj":"a","multi_last":["a"]}`: false, `{"multi_last":["a"],"up_to_seq":3,"up_to_time":"2024-01-01T00:00:00Z"}`: false,
+	} {
+		var r MsgGetRequest
+		if err := Decode([]byte(body), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Consistent() != ok {
+			t.Errorf("Consistent of %s = %t", body, !ok)
+		}
+		if !r.Selects() {
+			t.Errorf("%s selects nothing", body)
+		}
+	}
+	for _, r := range []MsgGetRequest{{}, {NoHeaders: true, MaxBytes: 5}} {
+		if r.Selects() {
+			t.Errorf("%+v selects messages", r)
+		}
+	}
+}
+
 func TestEnumsRoundTrip(t *testing.T) {
 	for i := range uint8(6) {
 		for _, n := range []names{retentionNames, discardNames, storageNames, compressionNames, persistNames,

@@ -133,12 +133,13 @@ func (m *Machine) Step(now time.Time, op Op, e *Effects) error {
 		for seq := op.Seq; seq < op.Seq+n; seq++ {
 			delete(m.exceeded, seq)
 			if p := m.pending.find(seq); p != nil {
+				m.ackedAt = t
 				m.drop(p)
 				m.raiseFloor()
 			}
 		}
 	case Purge:
-		m.purge(op.Seq)
+		m.purge(t, op.Seq)
 	case SetConfig:
 		return m.setConfig(op.Config)
 	default:
@@ -223,9 +224,10 @@ func (m *Machine) ackAll(t int64, seq uint64, e *Effects) {
 }
 
 // purge forgets everything below first, which is the stream's new first sequence.
-func (m *Machine) purge(first uint64) {
+func (m *Machine) purge(t int64, first uint64) {
 	maps.DeleteFunc(m.exceeded, func(seq uint64, _ uint32) bool { return seq < first })
 	for p := m.pending.first(); p != nil && p.seq < first; p = m.pending.first() {
+		m.ackedAt = t
 		m.drop(p)
 	}
 	m.advance(first - 1)

@@ -184,6 +184,26 @@ func TestBatchMergesRuns(t *testing.T) {
 }
 
 // One message that stays pending must not keep the acknowledged ones behind it in memory.
+// Messages that leave the stream count as acknowledged: they are what the floor moved for.
+func TestMachineBooksRemovalsAsAcknowledged(t *testing.T) {
+	for _, kind := range []Kind{Remove, Purge} {
+		m := New()
+		var e Effects
+		start := time.Unix(100, 0)
+		for i, op := range []Op{
+			{Kind: SetConfig, Config: &Config{AckPolicy: api.AckExplicit, AckWait: time.Minute}},
+			{Kind: Reset, Seq: 1}, {Kind: Deliver, Seq: 1, N: 2}, {Kind: kind, Seq: 2},
+		} {
+			if err := m.Step(start.Add(time.Duration(i)*time.Second), op, &e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want := start.Add(3 * time.Second); !m.LastAcked().Equal(want) {
+			t.Errorf("kind %d: last acknowledged at %v, want %v", kind, m.LastAcked(), want)
+		}
+	}
+}
+
 func TestMachineForgetsAcknowledged(t *testing.T) {
 	m := New()
 	now := time.Unix(1, 0)

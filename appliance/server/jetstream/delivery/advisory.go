@@ -60,6 +60,10 @@ func (c *Consumer) adviseTerm(seq, dseq, count uint64, reason string) {
 		ConsumerSeq: dseq, StreamSeq: seq, Deliveries: count, Reason: reason})
 }
 
+func (c *Consumer) adviseDeleted(p consumer.Message) {
+	c.adviseTerm(p.Seq, p.Consumer, uint64(p.Deliveries), "Unacknowledged message was deleted")
+}
+
 func (c *Consumer) adviseExceeded(p consumer.Message) {
 	c.advise("ADVISORY.CONSUMER.MAX_DELIVERIES", advisory{Type: "io.nats.jetstream.advisory.v1.max_deliver",
 		StreamSeq: p.Seq, Deliveries: uint64(p.Deliveries)})

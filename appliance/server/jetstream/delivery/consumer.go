@@ -36,8 +36,8 @@ type Config struct {
 	MaxMsgBytes int
 
 	// Settled is called with messages that this consumer will not need again, after that is
-	// committed; nil when the stream does not remove messages for it (limits retention). The slice
-	// is valid during the call. After a restart messages may be reported again.
+	// committed, while Consumer.Retain is on. The slice is valid during the call. After a restart
+	// messages may be reported again.
 	Settled func(seqs []uint64)
 	// OnInactive is called once when nobody used the consumer for its inactive threshold; nil:
 	// nobody cares.
@@ -84,10 +84,14 @@ type Consumer struct {
 	hungry  atomic.Bool // run waits for messages of the stream
 	arrived atomic.Bool // the stream has new messages
 	stale   atomic.Bool // messages that were not delivered yet left the stream
-	wg      sync.WaitGroup
-	unsubs  []func() // set by Start
-	stop    sync.Once
-	deleted bool // set before quit is closed
+
+	retained atomic.Bool // what is settled is reported
+	wg       sync.WaitGroup
+	unsubs   []func() // set by Start
+	stop     sync.Once
+	life     sync.Mutex // held by Start; guards ended
+	ended    bool
+	deleted  bool // set before quit is closed
 
 	// mu orders changes by run with readers on other goroutines; run itself reads without it. It is
 	// never held while a callback, the source, the bus or the log is called.
@@ -173,10 +177,14 @@ func (c *Consumer) Replay(entry []byte) error {
 // Start gives a new consumer its place in the stream and begins to deliver. It returns the state from
 // before the first delivery, which is what a create request is answered with.
 func (c *Consumer) Start() (*api.ConsumerInfo, error) {
+	c.life.Lock()
+	defer c.life.Unlock()
+	if c.ended {
+		return nil, ErrClosed
+	}
 	c.now = time.Now()
 	c.lastActive = c.now
 	c.place()
-	info := c.Info()
 
 	subscribe := func(subject string, handle func(Request)) error {
 		unsubscribe, err := c.cfg.Bus.Subscribe(subject, "", handle)
@@ -189,7 +197,7 @@ func (c *Consumer) Start() (*api.ConsumerInfo, error) {
 	name := c.cfg.Stream + "." + c.cfg.Name
 	err := subscribe("$JS.API.CONSUMER.MSG.NEXT."+name, c.onPull)
 	if err == nil && c.conf.AckPolicy != api.AckNone {
-		err = subscribe(c.prefix+">", c.onAck)
+		err = subscribe(c.prefix+"*.*.*.*.*", c.onAck)
 	}
 	if err == nil && c.conf.FlowControl {
 		err = subscribe("$JS.FC."+name+".>", c.onFlowControl)
@@ -204,6 +212,7 @@ func (c *Consumer) Start() (*api.ConsumerInfo, error) {
 		c.inactiveIn(c.inactive)
 	}
 	c.updatePause()
+	info := c.Info()
 	select {
 	case c.ready <- struct{}{}: // a worker's first Fetch finds out
 	default:
@@ -243,12 +252,17 @@ func (c *Consumer) Removed(seq uint64) {
 	}
 }
 
-// Purged tells that many messages left the stream: all below first, and possibly others.
-func (c *Consumer) Purged(first uint64) {
+// HeadMoved tells that many messages left the stream: all below first, and possibly others. They went
+// by a purge or by deletion and the limits; of the latter the consumer tells its subscribers.
+func (c *Consumer) HeadMoved(first uint64, byPurge bool) {
 	c.stale.Store(true)
-	c.inbox.purge(first)
+	c.inbox.purge(first, byPurge)
 	c.wake()
 }
+
+// Retain tells whether the stream keeps messages for its consumers (interest and work-queue retention)
+// and so wants to hear of those that are settled. What was settled before is not reported.
+func (c *Consumer) Retain(on bool) { c.retained.Store(on && c.cfg.Settled != nil) }
 
 // Needs reports whether this consumer may still deliver the message or awaits its acknowledgement:
 // interest and work-queue streams keep messages that a consumer needs.
@@ -267,6 +281,9 @@ func (c *Consumer) Delete() { c.end(true) }
 
 func (c *Consumer) end(deleted bool) {
 	c.stop.Do(func() {
+		c.life.Lock()
+		c.ended = true
+		c.life.Unlock()
 		c.unsubscribe()
 		c.deleted = deleted
 		close(c.quit)
@@ -307,7 +324,7 @@ func (c *Consumer) do(op consumer.Op) {
 	if c.cfg.Log != nil {
 		c.batch.Add(c.now, op)
 	}
-	if c.cfg.Settled != nil {
+	if c.retained.Load() {
 		c.open.settled = append(c.open.settled, c.effects.Settled...)
 	}
 }

@@ -223,7 +223,7 @@ func appendSizeHeader(buf, header []byte, size int) []byte {
 // removeHeld books that a pending message left the stream.
 func (c *Consumer) removeHeld(seq uint64) {
 	if p, ok := c.m.Pending(seq); ok && c.conf.AckPolicy != api.AckNone {
-		c.adviseTerm(seq, p.Consumer, uint64(p.Deliveries), "Unacknowledged message was deleted")
+		c.adviseDeleted(p)
 	}
 	c.do(consumer.Op{Kind: consumer.Remove, Seq: seq})
 }
@@ -242,6 +242,14 @@ func (c *Consumer) removals(in *inbox) {
 		return
 	}
 	if in.first > c.m.Floor().Stream+1 {
+		if !in.silent && c.conf.AckPolicy != api.AckNone {
+			c.m.Each(func(p consumer.Message) bool {
+				if p.Seq < in.first {
+					c.adviseDeleted(p)
+				}
+				return p.Seq < in.first
+			})
+		}
 		c.do(consumer.Op{Kind: consumer.Purge, Seq: in.first})
 	}
 	c.recheck()

@@ -408,6 +408,7 @@ func (b *bench) make(conf api.ConsumerConfig) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	c.Retain(true)
 	b.Consumer = c
 }
 

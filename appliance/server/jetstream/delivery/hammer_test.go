@@ -54,7 +54,7 @@ type ackingBus struct {
 func (b *ackingBus) HasInterest(string) bool { return true }
 
 func (b *ackingBus) Subscribe(subj, _ string, handle func(Request)) (func(), error) {
-	if subj == "$JS.ACK.S.C.>" {
+	if subj == "$JS.ACK.S.C.*.*.*.*.*" {
 		b.acks = handle
 	} else {
 		b.pulls = handle
@@ -142,6 +142,7 @@ func TestHammer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Retain(true)
 	if _, err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func TestHammer(t *testing.T) {
 			return // lost
 		}
 		if m.reply != "" {
-			bus.handlers["$JS.ACK.S.C.>"](Request{Subject: []byte(m.reply), Data: []byte(verb)})
+			bus.handlers["$JS.ACK.S.C.*.*.*.*.*"](Request{Subject: []byte(m.reply), Data: []byte(verb)})
 			acked.Add(1)
 		}
 		pulls[m.to[0]-'0'].Add(-1)

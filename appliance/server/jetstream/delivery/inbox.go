@@ -15,8 +15,9 @@ type inbox struct {
 	pulls   []pullRequest
 	events  []event
 	removed []uint64
-	first   uint64 // highest Purged
-	purged  bool
+	first   uint64 // highest HeadMoved
+	purged  bool   // the head moved
+	silent  bool   // some of it by a purge
 }
 
 // event is a function to be run by run; if the consumer ends first, refused is called instead.
@@ -38,8 +39,8 @@ func (b *inbox) take(prev *inbox) {
 	b.pulls, prev.pulls = prev.pulls[:0], b.pulls
 	b.events, prev.events = prev.events[:0], b.events
 	b.removed, prev.removed = prev.removed[:0], b.removed
-	prev.first, prev.purged = b.first, b.purged
-	b.first, b.purged = 0, false
+	prev.first, prev.purged, prev.silent = b.first, b.purged, b.silent
+	b.first, b.purged, b.silent = 0, false, false
 	b.mu.Unlock()
 }
 
@@ -92,10 +93,10 @@ func (b *inbox) remove(seq uint64) {
 	}
 }
 
-func (b *inbox) purge(first uint64) {
+func (b *inbox) purge(first uint64, silent bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.first, b.purged = max(b.first, first), true
+	b.first, b.purged, b.silent = max(b.first, first), true, b.silent || silent
 }
 
 func (b *inbox) post(e event) bool {

@@ -187,13 +187,37 @@ func TestRemovedMessages(t *testing.T) {
 		for seq := range uint64(9) {
 			t.stream.remove(seq)
 		}
-		t.Purged(9)
+		t.HeadMoved(9, true)
 		synctest.Wait()
 		if info := t.Info(); info.NumAckPending != 0 || info.AckFloor.Stream != 8 || info.NumPending != 0 {
 			t.Errorf("info %+v", info)
 		}
 		t.publish("a")
 		t.want(t.pull("in", "1"), "9")
+	})
+}
+
+// Pending messages that the limits of the stream removed are announced, purged ones are not.
+func TestHeadMovedTellsOfDeletedMessages(t *testing.T) {
+	inBubble(t, 9, func(t *bench) {
+		const advisory = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.S.C"
+		t.bus.listen(advisory)
+		t.start(explicit)
+		t.pull("in", "4")
+		for _, step := range []struct {
+			first   uint64
+			byPurge bool
+			want    int
+		}{{3, false, 2}, {4, true, 0}, {9, false, 1}} {
+			for seq := range step.first {
+				t.stream.remove(seq)
+			}
+			t.HeadMoved(step.first, step.byPurge)
+			synctest.Wait()
+			if got := t.bus.take(advisory); len(got) != step.want {
+				t.Errorf("head %d, purge %t: %d advisories, want %d", step.first, step.byPurge, len(got), step.want)
+			}
+		}
 	})
 }
 
@@ -205,7 +229,7 @@ func TestPurgedInTheMiddle(t *testing.T) {
 		for _, seq := range []uint64{2, 5, 8} {
 			t.stream.remove(seq)
 		}
-		t.Purged(1)
+		t.HeadMoved(1, true)
 		synctest.Wait()
 		if info := t.Info(); info.NumAckPending != 4 || info.NumPending != 2 {
 			t.Errorf("info %+v", info)

@@ -56,6 +56,9 @@ func (c *Consumer) step(in *inbox) (more bool) {
 	if more {
 		return true
 	}
+	if cap(c.msg.Data) > idleBuffer {
+		c.msg = Message{}
+	}
 	// From here on an arrival wakes; one that came since the look at the source is seen by this load.
 	// While something else holds deliveries back, its end looks at the source.
 	if (c.workers || c.taker()) && !c.suspended() && !c.m.Full() {
@@ -64,6 +67,9 @@ func (c *Consumer) step(in *inbox) (more bool) {
 	}
 	return false
 }
+
+// idleBuffer is the largest message buffer that a parked consumer keeps, in bytes.
+const idleBuffer = 64 << 10
 
 func (c *Consumer) takeInbox(in *inbox) {
 	c.inbox.take(in)

@@ -90,7 +90,7 @@ func (c *Consumer) reconcile() {
 		c.do(consumer.Op{Kind: consumer.Purge, Seq: first})
 	}
 	c.recheck()
-	if c.cfg.Settled == nil {
+	if !c.retained.Load() {
 		return
 	}
 	// Messages that were settled before a stop and not yet removed.

@@ -59,7 +59,7 @@ type Bus interface {
 	// Subscribe calls handle for every message, on the publisher's goroutine; handle does not block.
 	Subscribe(subject, queue string, handle func(Request)) (unsubscribe func(), err error)
 	// WatchInterest calls changed whenever a receiver of the literal subject (and queue group, if not
-	// empty) appears where none was or the last one leaves.
+	// empty) appears where none was or the last one leaves, and with what it finds before it returns.
 	WatchInterest(subject, queue string, changed func(active bool)) (cancel func())
 }
 

@@ -3,6 +3,7 @@ package delivery
 import (
 	"math/rand/v2"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"millrace/appliance/server/jetstream/consumer"
@@ -32,7 +33,9 @@ func (c *Consumer) watch() {
 	c.generation++
 	generation := c.generation
 	deliver, group := c.conf.DeliverSubject, c.conf.DeliverGroup
+	var bound atomic.Bool
 	c.cancelWatch = c.cfg.Bus.WatchInterest(deliver, group, func(active bool) {
+		bound.Store(active)
 		c.post(func() {
 			if generation == c.generation {
 				c.setActive(active)
@@ -43,7 +46,8 @@ func (c *Consumer) watch() {
 		c.window = maxWindow / 16
 	}
 	c.unpaid, c.asked, c.request = 0, 0, ""
-	active := c.cfg.Bus.HasInterest(deliver)
+	// Receivers outside of the group do not count.
+	active := bound.Load() || group == "" && c.cfg.Bus.HasInterest(deliver)
 	c.setActive(active)
 	if !active {
 		c.inactiveIn(c.inactive)

@@ -32,6 +32,23 @@ func TestPushDeliversWhileThereIsInterest(t *testing.T) {
 	})
 }
 
+// Receivers outside of the deliver group are none.
+func TestPushWaitsForItsGroup(t *testing.T) {
+	inBubble(t, 1, func(t *bench) {
+		t.bus.mu.Lock()
+		t.bus.inboxes["d"] = nil // of another group: the watch does not see it
+		t.bus.mu.Unlock()
+		t.start(api.ConsumerConfig{AckPolicy: api.AckExplicit, DeliverSubject: "d", DeliverGroup: "g"})
+		synctest.Wait()
+		if got := t.bus.take("d"); len(got) > 0 || t.Info().PushBound {
+			t.Errorf("delivered %v outside of the group", got)
+		}
+		t.bus.listen("d")
+		synctest.Wait()
+		t.want(t.bus.take("d"), "1")
+	})
+}
+
 // The receiver can vanish between the interest event and the delivery: nothing is booked then.
 func TestPushWithoutReceiverBooksNothing(t *testing.T) {
 	inBubble(t, 0, func(t *bench) {

@@ -36,7 +36,9 @@ func (c *Consumer) update(old, conf *api.ConsumerConfig) {
 		c.listSkips()
 	}
 	if conf.DeliverSubject != old.DeliverSubject || conf.DeliverGroup != old.DeliverGroup {
-		c.redeliverAll()
+		if conf.DeliverSubject != old.DeliverSubject {
+			c.redeliverAll()
+		}
 		c.setActive(false)
 		c.watch()
 	}

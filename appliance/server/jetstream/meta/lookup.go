@@ -78,6 +78,26 @@ func (m *Machine) Consumers(account, stream string) []Consumer {
 	return list
 }
 
+// Removed reports whether a group was given to a stream or consumer that the log has deleted.
+func (m *Machine) Removed(group uint64) bool {
+	if group < FirstGroup || group >= m.next {
+		return false
+	}
+	for _, streams := range m.accounts {
+		for _, s := range streams {
+			if s.Group == group {
+				return false
+			}
+			for _, c := range s.consumers {
+				if c.Group == group {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
 // Reserved returns the bytes that the streams of an account with that storage reserve by max_bytes.
 func (m *Machine) Reserved(account string, storage api.Storage) (bytes int64) {
 	for _, s := range m.accounts[account] {

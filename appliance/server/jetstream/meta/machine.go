@@ -51,9 +51,12 @@ type Effects struct {
 	Removed []uint64
 }
 
-// Apply applies an encoded entry. An error means that the entry can not be read by this version;
+// Apply applies an encoded entry, or a snapshot that stands for all entries before it. An error means that the entry can not be read by this version;
 // nothing changed and the caller must not go on.
 func (m *Machine) Apply(entry []byte) (Effects, error) {
+	if IsCheckpoint(entry) {
+		return Effects{}, m.Restore(entry)
+	}
 	e, err := DecodeEntry(entry)
 	if err != nil {
 		return Effects{}, err

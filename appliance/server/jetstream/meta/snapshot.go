@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"millrace/appliance/server/jetstream/api"
 )
@@ -33,7 +34,10 @@ type catalogue struct {
 	Consumers []Consumer `json:"consumers"`
 }
 
-// Snapshot returns the catalogue's bytes.
+// IsCheckpoint reports whether an entry is a snapshot.
+func IsCheckpoint(entry []byte) bool { return strings.HasPrefix(string(entry), snapshotMagic) }
+
+// Snapshot returns the catalogue's bytes. They are an entry too: see [Machine.Apply].
 func (m *Machine) Snapshot() []byte {
 	c := catalogue{Next: m.next}
 	for _, account := range m.Accounts() {

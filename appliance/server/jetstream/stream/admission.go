@@ -25,6 +25,7 @@ type Admission struct {
 	lastTime int64
 	messages uint64 // in flight and open
 	bytes    uint64
+	encoded  int               // bytes of records in flight and open
 	ids      map[string]uint64 // message ids in flight and open
 	// subjects holds what is in flight per subject: only kept once a publish has asked for it.
 	subjects map[string]subjectFlight
@@ -79,6 +80,9 @@ func (a *Admission) Admit(now time.Time, p Publish) (Verdict, *api.Error) {
 	var flags uint16
 	var id []byte
 	if len(p.Header) > 0 {
+		if v := HeaderValue(p.Header, HeaderBatchID); len(v) > 0 {
+			return Verdict{}, api.ErrAtomicPublishDisabled
+		}
 		id = HeaderValue(p.Header, HeaderMsgID)
 		verdict, err := a.expectations(p, id, ns)
 		if err != nil || verdict.Duplicate {
@@ -114,6 +118,12 @@ func (a *Admission) expectations(p Publish, id []byte, now int64) (Verdict, *api
 	if v := HeaderValue(h, HeaderTTL); len(v) > 0 {
 		return Verdict{}, api.ErrMessageTTLDisabled
 	}
+	if v := HeaderValue(h, HeaderIncrement); len(v) > 0 {
+		return Verdict{}, api.ErrMessageIncrDisabled
+	}
+	if v := HeaderValue(h, HeaderSchedule); len(v) > 0 {
+		return Verdict{}, api.ErrMessageSchedulesDisabled
+	}
 	subj := HeaderValue(h, HeaderExpectedSubject)
 	if v := HeaderValue(h, HeaderExpectedSubjectSeq); len(v) > 0 {
 		if len(subj) == 0 {
@@ -148,7 +158,7 @@ func (a *Admission) expectations(p Publish, id []byte, now int64) (Verdict, *api
 }
 
 func (a *Admission) rollup(h []byte) (uint16, *api.Error) {
-	v := HeaderValue(h, HeaderRollup)
+	v := bytes.ToLower(HeaderValue(h, HeaderRollup))
 	switch {
 	case len(v) == 0:
 		return 0, nil
@@ -159,7 +169,7 @@ func (a *Admission) rollup(h []byte) (uint16, *api.Error) {
 	case string(v) == "all":
 		return flagRollupAll, nil
 	default:
-		return 0, api.ErrStreamRollupFailedF(fmt.Sprintf("rollup value invalid: %q", v))
+		return 0, api.ErrStreamRollupFailedF(fmt.Sprintf("rollup value invalid: %q", HeaderValue(h, HeaderRollup)))
 	}
 }
 
@@ -208,6 +218,7 @@ func (a *Admission) add(p Publish, flags uint16, id []byte, now int64, size uint
 	b.buf = appendRecord(b.buf, &record{
 		seq: a.lastSeq, time: now, flags: flags, subject: p.Subject, header: p.Header, data: p.Data,
 	})
+	a.encoded += recordHeader + len(p.Subject) + len(p.Header) + len(p.Data)
 	b.count++
 	b.last = a.lastSeq
 	if flags&flagNoInterest == 0 {
@@ -300,8 +311,8 @@ func (a *Admission) lastMsgID() string {
 	return ""
 }
 
-// Pending returns the accounted bytes of what is open and in flight.
-func (a *Admission) Pending() uint64 { return a.bytes }
+// Pending returns the encoded bytes of what is open and in flight.
+func (a *Admission) Pending() int { return a.encoded }
 
 // Open returns the number of messages and bytes of the open batch.
 func (a *Admission) Open() (messages, size int) { return int(a.open.count), len(a.open.buf) }
@@ -329,6 +340,7 @@ func (a *Admission) Applied() {
 
 // settle takes a batch out of the account of what is in flight.
 func (a *Admission) settle(b batch) {
+	a.encoded -= max(0, len(b.buf)-entryHeader)
 	a.messages -= b.messages
 	a.bytes -= b.bytes
 	for _, id := range b.ids {
@@ -359,9 +371,26 @@ func (a *Admission) Retract() {
 	a.subjects = nil // counted anew when needed
 }
 
-// Moved tells that the machine's last sequence moved without a message (a purge beyond the end).
+// Skip makes seq the lowest sequence that is given out from now on, behind a purge of everything before
+// it; the open batch must be empty. It returns the last sequence given out before.
+func (a *Admission) Skip(seq uint64) (before uint64) {
+	before = a.lastSeq
+	a.lastSeq = max(a.lastSeq, seq-1)
+	return before
+}
+
+// Unskip takes a Skip back, and with it the open batch.
+func (a *Admission) Unskip(before uint64) {
+	open := a.open
+	a.open = batch{}
+	a.lastSeq = before
+	a.settle(open)
+	a.subjects = nil
+}
+
+// Moved tells that the machine's last sequence may have moved without a message.
 func (a *Admission) Moved() {
 	if len(a.inflight) == 0 && a.open.count == 0 {
-		a.lastSeq = a.m.last
+		a.lastSeq = max(a.lastSeq, a.m.last)
 	}
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // checkpoint is the body of a KindCheckpoint entry: the state that the entries before it have left,
-// but for the live messages, which are in their own entries. With it a log can be replayed from the
-// entry of the oldest live message: what lies before is not needed any more.
+// but for the live messages, which are in their own entries. With it a log can be replayed from entry
+// Needed on: what lies before is not needed any more.
 type checkpoint struct {
 	Config    api.StreamConfig `json:"config"`
 	First     uint64           `json:"first"`
@@ -17,13 +17,16 @@ type checkpoint struct {
 	LastTime  int64            `json:"last_time"`
 	LastMsgID string           `json:"last_msg_id,omitempty"`
 	Messages  uint64           `json:"messages"` // live, to check the result against
-	// Needed is the entry of the oldest live message, 0 if there is none. A log that begins later
-	// was cut by a later checkpoint, and needs that one.
+	// Needed is the first entry that is needed with the checkpoint, 0 if none is. A log that begins
+	// later was cut by a later checkpoint, and needs that one.
 	Needed uint64 `json:"needed,omitempty"`
 	// Dead lists the removed sequences in [First, Last] as pairs of a sequence and a number of
 	// sequences from there on.
-	Dead [][2]uint64   `json:"dead,omitempty"`
-	IDs  []duplicateID `json:"ids,omitempty"` // of the duplicate window, oldest first
+	Dead [][2]uint64 `json:"dead,omitempty"`
+	// IDs are those of the duplicate window, oldest first. When there are too many, InLog is set and
+	// they are read from their messages' entries, from Needed on.
+	IDs   []duplicateID `json:"ids,omitempty"`
+	InLog bool          `json:"in_log,omitempty"`
 }
 
 type duplicateID struct {
@@ -32,8 +35,11 @@ type duplicateID struct {
 	Time int64  `json:"time"`
 }
 
-// maxCheckpoint bounds what a checkpoint lists, so that it fits into an entry.
-const maxCheckpoint = 100_000
+// What a checkpoint lists at most, so that it fits into an entry.
+const (
+	maxDead = 200_000 // runs of removed sequences
+	maxIDs  = 50_000
+)
 
 // Checkpoint returns an entry that stands for all that were applied, to be proposed when no other is
 // in flight. ok is false when the state is too scattered for one entry now.
@@ -41,23 +47,26 @@ func (m *Machine) Checkpoint(now time.Time) (entry []byte, ok bool) {
 	c := checkpoint{
 		Config: m.cfg, First: m.first, Last: m.last, LastTime: m.lastTime, LastMsgID: m.lastMsgID, Messages: m.count,
 	}
-	c.Needed, _ = m.FirstIndex()
-	live := m.dedupe.order[m.dedupe.head:]
-	if len(live) > maxCheckpoint {
-		return nil, false
-	}
-	for _, d := range live {
-		if s, ok := m.dedupe.ids[d.id]; ok && s.time == d.time {
-			c.IDs = append(c.IDs, duplicateID{d.id, s.seq, s.time})
+	ids := m.dedupe.within(now.UnixNano())
+	if c.InLog = len(ids) > maxIDs; c.InLog {
+		if ids[0].index == 0 {
+			return nil, false // not in the log any more: they have to age out first
+		}
+	} else {
+		for _, d := range ids {
+			if s, ok := m.dedupe.ids[d.id]; ok && s.time == d.time {
+				c.IDs = append(c.IDs, duplicateID{d.id, s.seq, s.time})
+			}
 		}
 	}
+	c.Needed, _ = m.Needed(now)
 	for seq := m.first; seq <= m.last && m.count > 0; seq++ {
 		next, found := m.refs.next(seq, m.last)
 		if !found {
 			next = m.last + 1
 		}
 		if next > seq {
-			if len(c.Dead) == maxCheckpoint {
+			if len(c.Dead) == maxDead {
 				return nil, false
 			}
 			c.Dead = append(c.Dead, [2]uint64{seq, next - seq})
@@ -67,19 +76,25 @@ func (m *Machine) Checkpoint(now time.Time) (entry []byte, ok bool) {
 	return encodeJSON(KindCheckpoint, now, c), true
 }
 
-// FirstIndex returns the index of the entry that holds the oldest live message; false if there is no
-// message.
-func (m *Machine) FirstIndex() (uint64, bool) {
-	if m.count == 0 {
-		return 0, false
+// Needed returns the index of the first entry that a checkpoint made now needs: that of the oldest live
+// message or, when they are too many to be listed, of the oldest id in the duplicate window; false if there
+// is neither.
+func (m *Machine) Needed(now time.Time) (uint64, bool) {
+	var needed uint64
+	if ids := m.dedupe.within(now.UnixNano()); len(ids) > maxIDs {
+		needed = ids[0].index
 	}
-	p, _ := m.refs.place(m.first)
-	return p.Index, true
+	if m.count > 0 {
+		if p, _ := m.refs.place(m.first); needed == 0 || p.Index < needed {
+			needed = p.Index
+		}
+	}
+	return needed, needed > 0
 }
 
 // applyCheckpoint takes over the state of c where the log begins after the configuration; elsewhere
 // it only compares.
-func (m *Machine) applyCheckpoint(c *checkpoint, fx *Effects) error {
+func (m *Machine) applyCheckpoint(now int64, c *checkpoint, fx *Effects) error {
 	if !m.configured && c.Needed > 0 && c.Needed < m.begin {
 		return nil
 	}
@@ -94,13 +109,17 @@ func (m *Machine) applyCheckpoint(c *checkpoint, fx *Effects) error {
 		}
 		m.configured, m.cfg, m.dedupe.window = true, c.Config, c.Config.Duplicates
 		m.last, m.lastTime, m.lastMsgID = c.Last, c.LastTime, c.LastMsgID
-		for _, d := range c.IDs {
-			m.dedupe.add(d.ID, d.Seq, d.Time)
+		if !c.InLog {
+			m.dedupe = dedupe{window: c.Config.Duplicates}
+			for _, d := range c.IDs {
+				m.dedupe.add(d.ID, d.Seq, d.Time, 0)
+			}
 		}
 		if m.count == 0 {
 			m.first = c.First
 		}
 	}
+	m.dedupe.expire(now)
 	if m.first != c.First || m.last != c.Last || m.count != c.Messages {
 		return fmt.Errorf("%w: checkpoint of %d messages in [%d, %d], the log has %d in [%d, %d]",
 			ErrEntry, c.Messages, c.First, c.Last, m.count, m.first, m.last)

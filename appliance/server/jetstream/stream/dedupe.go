@@ -16,11 +16,12 @@ type stamp struct {
 }
 
 type dedupeID struct {
-	id   string
-	time int64
+	id    string
+	time  int64
+	index uint64 // of the entry that holds the message; 0: it came with a checkpoint
 }
 
-func (d *dedupe) add(id string, seq uint64, now int64) {
+func (d *dedupe) add(id string, seq uint64, now int64, index uint64) {
 	if d.window <= 0 {
 		return
 	}
@@ -28,7 +29,7 @@ func (d *dedupe) add(id string, seq uint64, now int64) {
 		d.ids = map[string]stamp{}
 	}
 	d.ids[id] = stamp{seq, now}
-	d.order = append(d.order, dedupeID{id, now})
+	d.order = append(d.order, dedupeID{id, now, index})
 }
 
 // expire forgets the ids whose window has passed at now.
@@ -45,6 +46,15 @@ func (d *dedupe) expire(now int64) {
 		clear(d.order[n:])
 		d.order, d.head = d.order[:n], 0
 	}
+}
+
+// within returns the ids that are in the window which ends at now, oldest first.
+func (d *dedupe) within(now int64) []dedupeID {
+	i := d.head
+	for i < len(d.order) && now-d.order[i].time >= int64(d.window) {
+		i++
+	}
+	return d.order[i:]
 }
 
 // find returns the sequence that was given to id within the window that ends at now.

@@ -12,6 +12,9 @@ const (
 	HeaderExpectedSubject    = "Nats-Expected-Last-Subject-Sequence-Subject"
 	HeaderRollup             = "Nats-Rollup"
 	HeaderTTL                = "Nats-TTL"
+	HeaderIncrement          = "Nats-Incr"
+	HeaderSchedule           = "Nats-Schedule"
+	HeaderBatchID            = "Nats-Batch-Id"
 	HeaderRequiredAPILevel   = "Nats-Required-Api-Level"
 )
 

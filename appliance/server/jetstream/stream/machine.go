@@ -9,6 +9,7 @@ package stream
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -55,6 +56,8 @@ type Effects struct {
 	Removed []uint64
 	// Purged is the number of messages the entry removed, those of Removed included.
 	Purged uint64
+	// ByPurge tells that the entry was a purge.
+	ByPurge bool
 	// Head is the stream's first sequence after the entry; HeadMoved tells that it changed.
 	Head      uint64
 	HeadMoved bool
@@ -76,6 +79,9 @@ func (m *Machine) Apply(index uint64, entry []byte) (Effects, error) {
 	var fx Effects
 	if m.begin == 0 {
 		m.begin, m.released = index, h.kind != KindConfig
+		if m.released {
+			m.dedupe.window = math.MaxInt64 // until the checkpoint tells
+		}
 		if h.kind != KindConfig && h.kind != KindMessages && h.kind != KindCheckpoint {
 			return fx, fmt.Errorf("%w: kind %d before the configuration", ErrEntry, h.kind)
 		}
@@ -94,16 +100,17 @@ func (m *Machine) Apply(index uint64, entry []byte) (Effects, error) {
 	case KindCheckpoint:
 		var c checkpoint
 		if err = json.Unmarshal(entry[entryHeader:], &c); err == nil {
-			err = m.applyCheckpoint(&c, &fx)
+			err = m.applyCheckpoint(h.time, &c, &fx)
 		}
 	case KindPurge:
+		fx.ByPurge = true
 		var p Purge
-		if err = json.Unmarshal(entry[entryHeader:], &p); err == nil {
+		if err = json.Unmarshal(entry[entryHeader:], &p); err == nil && (m.configured || !m.released) {
 			m.applyPurge(p, &fx)
 		}
 	case KindRemove:
 		var r Remove
-		if err = json.Unmarshal(entry[entryHeader:], &r); err == nil {
+		if err = json.Unmarshal(entry[entryHeader:], &r); err == nil && (m.configured || !m.released) {
 			m.applyRemove(r, &fx)
 		}
 	default:
@@ -140,6 +147,9 @@ func (m *Machine) applyConfig(cfg api.StreamConfig, fx *Effects) {
 }
 
 func (m *Machine) applyMessages(index uint64, h entryHead, entry []byte, fx *Effects) error {
+	if !m.configured && h.base > m.last {
+		m.last = h.base - 1 // a purge moved the sequences on
+	}
 	if h.base != m.last+1 {
 		return fmt.Errorf("%w: messages from sequence %d after %d", ErrEntry, h.base, m.last)
 	}
@@ -170,7 +180,7 @@ func (m *Machine) store(index uint64, off uint32, r *record, fx *Effects) {
 	if r.flags&flagMsgID != 0 {
 		m.lastMsgID = string(HeaderValue(r.header, HeaderMsgID))
 		m.dedupe.expire(r.time)
-		m.dedupe.add(m.lastMsgID, r.seq, r.time)
+		m.dedupe.add(m.lastMsgID, r.seq, r.time, index)
 	}
 	if r.flags&flagNoInterest != 0 {
 		if m.count == 0 {

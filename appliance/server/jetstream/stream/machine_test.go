@@ -100,7 +100,7 @@ func (b *bench) checkpoint() {
 	}
 	b.apply(entry)
 	b.released = uint64(len(b.log)) - 1
-	if index, ok := b.m.FirstIndex(); ok {
+	if index, ok := b.m.Needed(b.now); ok {
 		b.released = index - 1
 	}
 }
@@ -192,6 +192,9 @@ func TestAdmissionRefuses(t *testing.T) {
 		{"rollup", api.StreamConfig{}, []string{HeaderRollup, "sub"}, api.ErrStreamRollupFailedF("rollup not permitted")},
 		{"rollup value", api.StreamConfig{AllowRollup: true}, []string{HeaderRollup, "x"}, api.ErrStreamRollupFailedF(`rollup value invalid: "x"`)},
 		{"ttl", api.StreamConfig{}, []string{HeaderTTL, "5s"}, api.ErrMessageTTLDisabled},
+		{"increment", api.StreamConfig{}, []string{HeaderIncrement, "+1"}, api.ErrMessageIncrDisabled},
+		{"schedule", api.StreamConfig{}, []string{HeaderSchedule, "@every 1s"}, api.ErrMessageSchedulesDisabled},
+		{"atomic batch", api.StreamConfig{}, []string{HeaderBatchID, "b", HeaderExpectedStream, "T"}, api.ErrAtomicPublishDisabled},
 	} {
 		for _, inFlight := range []bool{false, true} { // the same against what is not applied yet
 			b := newBench(t, tt.cfg)
@@ -259,7 +262,7 @@ func TestMachineRollup(t *testing.T) {
 	if got := b.live(); !slices.Equal(got, []uint64{2, 4}) {
 		t.Errorf("sub: %v", got)
 	}
-	b.publish("b", "x", HeaderRollup, "all")
+	b.publish("b", "x", HeaderRollup, "ALL")
 	if got := b.live(); !slices.Equal(got, []uint64{5}) {
 		t.Errorf("all: %v", got)
 	}
@@ -587,6 +590,69 @@ func BenchmarkAdmitApply(b *testing.B) {
 				b.Fatal(err)
 			}
 			a.Applied()
+		}
+	}
+}
+
+// A purge with keep leaves more in a log without its head than it left then; the checkpoint tells.
+func TestMachineReplaysPurgesBeforeACheckpoint(t *testing.T) {
+	b := newBench(t, api.StreamConfig{MaxMsgsPer: 1})
+	b.publish("first", "x")
+	for range 5 {
+		b.publish("a", "x")
+		b.publish("b", "x")
+	}
+	b.apply(EncodePurge(b.now, Purge{Keep: 2}))
+	b.apply(EncodePurge(b.now, Purge{Filter: "a", Keep: 1}))
+	b.checkpoint()
+	b.publish("c", "x")
+	replay := New()
+	for i := b.released; i < uint64(len(b.log)); i++ {
+		if _, err := replay.Apply(i+1, b.log[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := dump(replay), dump(b.m); !bytes.Equal(got, want) {
+		t.Error(difference(got, want))
+	}
+}
+
+// More ids than a checkpoint lists are read from the log again.
+func TestMachineCheckpointsManyIDs(t *testing.T) {
+	b := newBench(t, api.StreamConfig{Duplicates: time.Minute, MaxMsgs: 1})
+	publish := func(from, to int) {
+		for i := from; i < to; i++ {
+			if _, err := b.admit("a", "x", HeaderMsgID, fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+			if i%100 == 99 {
+				b.log = append(b.log, b.a.Take())
+				if _, err := b.m.Apply(uint64(len(b.log)), b.log[len(b.log)-1]); err != nil {
+					t.Fatal(err)
+				}
+				b.a.Applied()
+			}
+		}
+	}
+	publish(0, 1000)
+	b.now = b.now.Add(time.Hour)
+	publish(1000, 1000+maxIDs+1000)
+	b.checkpoint()
+	if b.released < 10 || b.released > 20 {
+		t.Errorf("released to entry %d, the window begins with 12", b.released)
+	}
+	replay := New()
+	for i := b.released; i < uint64(len(b.log)); i++ {
+		if _, err := replay.Apply(i+1, b.log[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		id   string
+		want bool
+	}{{"5", false}, {"1000", true}, {fmt.Sprint(maxIDs), true}} {
+		if _, ok := replay.dedupe.find([]byte(tt.id), b.now.UnixNano()); ok != tt.want {
+			t.Errorf("id %s is known: %v", tt.id, ok)
 		}
 	}
 }

@@ -252,6 +252,9 @@ func (m *Machine) State(details bool) api.StreamState {
 		Msgs: m.count, Bytes: m.bytes, FirstSeq: m.first, LastSeq: m.last,
 		LastTime: timeOf(m.lastTime), NumSubjects: len(m.subjects.ids),
 	}
+	if m.last == 0 {
+		s.FirstSeq = 0 // nothing was ever stored
+	}
 	s.FirstTime, _ = m.Oldest()
 	if m.count > 0 {
 		s.NumDeleted = int(m.last - m.first + 1 - m.count)

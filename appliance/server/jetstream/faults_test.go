@@ -1,0 +1,231 @@
+package jetstream
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/meta"
+	"millrace/appliance/server/jetstream/stream"
+)
+
+// refuseWith makes the log refuse proposals, nil takes them again.
+func (d *disk) refuseWith(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refuse = err
+}
+
+var errFull = errors.New("disk is full")
+
+// Requests that the log refuses must not hold the workers that others need.
+func TestEngineAnswersWhileTheLogRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, newDisk())
+		defer s.engine.Close()
+		s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+		s.call("CONSUMER.DURABLE.CREATE.S.C", durable("S", "C"), nil)
+		answers := s.subscribe("r.>")
+		s.disk.refuseWith(errFull)
+		for i := range 8 {
+			s.bus.Publish("$JS.API.STREAM.PURGE.S", fmt.Sprintf("r.purge.%d", i), nil, nil)
+			s.bus.Publish("$JS.API.CONSUMER.RESET.S.C", fmt.Sprintf("r.reset.%d", i), nil, nil)
+		}
+		s.bus.Publish("$JS.API.INFO", "r.info", nil, nil)
+		time.Sleep(time.Minute)
+		if got := answers.take(); len(got) != 17 {
+			t.Errorf("%d answers to 17 requests", len(got))
+		}
+		s.disk.refuseWith(nil)
+	})
+}
+
+func TestEngineClosesWithACatalogueEntryInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, newDisk())
+		s.disk.holdBack()
+		body, err := json.Marshal(streamConfig("S"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.bus.Publish("$JS.API.STREAM.CREATE.S", "r", nil, body)
+		synctest.Wait()
+		s.engine.Close()
+	})
+}
+
+// The catalogue decided to delete, the process ended before the log was dropped.
+func TestEngineDropsLogsOfDeletedStreams(t *testing.T) {
+	s := newServer(t, newDisk())
+	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	s.bus.Publish("S.a", "", nil, []byte("x"))
+	entry, err := (&meta.Entry{Op: meta.OpDeleteStream, Account: "A", Stream: "S", Time: time.Now()}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const unknown = 1 << 40 // never given out: nobody may delete it
+	s.disk.mu.Lock()
+	s.disk.logs[metaGroup] = append(s.disk.logs[metaGroup], entry)
+	s.disk.logs[unknown] = [][]byte{[]byte("somebody's")}
+	s.disk.mu.Unlock()
+	s = s.restart()
+	defer s.engine.Close()
+	ids := s.disk.List()
+	slices.Sort(ids)
+	if want := []uint64{metaGroup, unknown}; !slices.Equal(ids, want) {
+		t.Errorf("logs %v, want %v", ids, want)
+	}
+}
+
+func TestCatalogReleasesItsLogBehindACheckpoint(t *testing.T) {
+	s := newServer(t, newDisk())
+	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	for range 3 * checkpointEntries {
+		s.call("CONSUMER.DURABLE.CREATE.S.C", durable("S", "C"), nil)
+		s.call("CONSUMER.DELETE.S.C", nil, nil)
+	}
+	if first, all := s.disk.first[metaGroup], len(s.disk.logs[metaGroup]); all-int(first) > 2*checkpointEntries {
+		t.Errorf("entries %d to %d are kept", first, all)
+	}
+	s = s.restart()
+	defer s.engine.Close()
+	s.call("STREAM.INFO.S", nil, nil)
+	s.call("CONSUMER.INFO.S.C", nil, api.ErrConsumerNotFound)
+}
+
+func TestStreamRetriesRefusedRemovals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, newDisk())
+		defer s.engine.Close()
+		s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+		s.bus.Publish("S.a", "", nil, []byte("x"))
+		st, _ := s.engine.accounts["A"].stream("S")
+		s.disk.refuseWith(errFull)
+		st.remove(1)
+		s.disk.refuseWith(nil)
+		time.Sleep(2 * retryRemovals)
+		synctest.Wait()
+		if state := s.call("STREAM.INFO.S", nil, nil)["state"].(map[string]any); state["messages"] != 0.0 {
+			t.Errorf("state %v", state)
+		}
+	})
+}
+
+// A purge beyond the end moves the sequences on although publishes are on their way.
+func TestStreamPurgesAheadUnderLoad(t *testing.T) {
+	s := newServer(t, newDisk())
+	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	acks := s.subscribe("ack")
+	st, _ := s.engine.accounts["A"].stream("S")
+	s.disk.holdBack()
+	s.bus.Publish("S.a", "ack", nil, nil) // in flight
+	s.bus.Publish("S.a", "ack", nil, nil) // in the open batch
+	done := make(chan *api.Error, 1)
+	st.proposeAhead(stream.EncodePurge(time.Now(), stream.Purge{Seq: 1000}), 1000, func(_ stream.Effects, err *api.Error) { done <- err })
+	s.bus.Publish("S.a", "ack", nil, nil) // after it
+	s.disk.release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	want := []string{`{"stream":"S","seq":1}`, `{"stream":"S","seq":2}`, `{"stream":"S","seq":1000}`}
+	if got := acks.take(); !slices.Equal(got, want) {
+		t.Errorf("acks %q", got)
+	}
+	s = s.restart()
+	defer s.engine.Close()
+	state := s.call("STREAM.INFO.S", nil, nil)["state"].(map[string]any)
+	if state["messages"] != 1.0 || state["first_seq"] != 1000.0 {
+		t.Errorf("after the restart: %v", state)
+	}
+}
+
+func TestStreamWhoseConfigurationWasRefusedIsCreatedAgain(t *testing.T) {
+	s := newServer(t, newDisk())
+	defer s.engine.Close()
+	catalogue := s.disk.groups[metaGroup]
+	s.disk.refuseWith(errFull)
+	entry, err := (&meta.Entry{
+		Op: meta.OpPutStream, Account: "A", Stream: "S", Time: time.Now(), Action: meta.ActionCreate,
+		StreamConfig: normalized(t, streamConfig("S")), Limits: &api.Limits{Account: api.Unlimited()},
+	}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.disk.refuseWith(nil)
+	if err := catalogue.Propose(entry); err != nil { // decided, and then not started
+		t.Fatal(err)
+	}
+	s.call("STREAM.INFO.S", nil, api.ErrStreamNotFound)
+	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	s.call("STREAM.INFO.S", nil, nil)
+}
+
+func normalized(t *testing.T, c api.StreamConfig) *api.StreamConfig {
+	t.Helper()
+	n, err := c.Normalize(&api.Limits{Account: api.Unlimited()}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &n
+}
+
+// One stream that cannot be served says why and leaves the others in peace.
+func TestEngineServesOthersBesideABrokenStream(t *testing.T) {
+	s := newServer(t, newDisk())
+	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	s.call("STREAM.CREATE.T", streamConfig("T"), nil)
+	st, _ := s.engine.accounts["A"].stream("S")
+	s.engine.Close()
+	s.disk.logs[st.id] = append(s.disk.logs[st.id], []byte("not an entry"))
+	s = newServer(t, s.disk)
+	defer s.engine.Close()
+	s.call("STREAM.INFO.T", nil, nil)
+	response := s.call("STREAM.INFO.S", nil, api.ErrStreamOfflineReasonF(""))
+	if text := fmt.Sprint(response["error"]); !strings.Contains(text, fmt.Sprintf("log %d:", st.id)) {
+		t.Errorf("the error does not say where: %s", text)
+	}
+}
+
+func TestConsumersStartWhileTheirStreamIsDeleted(t *testing.T) {
+	s := newServer(t, newDisk())
+	defer s.engine.Close()
+	for i := range 50 {
+		name := fmt.Sprintf("S%d", i)
+		s.call("STREAM.CREATE."+name, streamConfig(name), nil)
+		st, _ := s.engine.accounts["A"].stream(name)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				st.createConsumer(&api.CreateConsumerRequest{Stream: name, Config: api.ConsumerConfig{AckPolicy: api.AckExplicit}})
+			})
+		}
+		s.call("STREAM.DELETE."+name, nil, nil)
+		wg.Wait()
+		if n := len(st.allConsumers()); n > 0 {
+			t.Fatalf("%d consumers live on after their stream was deleted", n)
+		}
+	}
+}
+
+// An update leaves subjects that stay alone: no message is stored twice or missed meanwhile.
+func TestStreamUpdateKeepsSubscriptions(t *testing.T) {
+	s := newServer(t, newDisk())
+	defer s.engine.Close()
+	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	before := s.bus.next
+	s.call("STREAM.UPDATE.S", streamConfig("S", func(c *api.StreamConfig) { c.MaxMsgs = 7 }), nil)
+	if s.bus.next != before {
+		t.Errorf("%d new subscriptions", s.bus.next-before)
+	}
+	s.call("STREAM.UPDATE.S", streamConfig("S", func(c *api.StreamConfig) { c.Subjects = []string{"other"} }), nil)
+	if s.bus.HasInterest("S.a") || !s.bus.HasInterest("other") {
+		t.Error("the subjects did not change")
+	}
+}
