@@ -44,10 +44,10 @@ unit: plugins ## unit tests
 	$(GO) test $(UNIT_TESTS)
 	$(GO) test -tags etcdraft35 $(RAFT_TESTS)
 
-race: plugins ## unit and end-to-end tests under the race detector
+race: plugins $(BIN)/nats $(BIN)/nats-server ## unit and end-to-end tests under the race detector
 	$(GO) test -race $(UNIT_TESTS)
 	$(GO) build -race -o $(BIN)/millraced-race ./appliance/cmd/millraced
-	MILLRACE_TEST_SERVER=$(abspath $(BIN)/millraced-race) $(GO) test -race -count=1 $(E2E_TESTS)
+	$(PEERS) MILLRACE_TEST_SERVER=$(abspath $(BIN)/millraced-race) $(GO) test -race -count=1 $(E2E_TESTS)
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l appliance board image plugins raft storage tools); \
@@ -67,8 +67,10 @@ fuzz-smoke: ## run each fuzz target for FUZZTIME (5s)
 		done; \
 	done
 
-e2e: $(BIN)/nats ## the real process: kill -9 in a loop, restarts, the nats command line
-	MILLRACE_TEST_NATS=$(abspath $(BIN)/nats) $(GO) test -count=1 $(E2E_TESTS)
+PEERS         = MILLRACE_TEST_NATS=$(abspath $(BIN)/nats) MILLRACE_TEST_PEER=$(abspath $(BIN)/nats-server)
+
+e2e: $(BIN)/nats $(BIN)/nats-server ## the real process: kill -9 in a loop, restarts, command line, conformance
+	$(PEERS) $(GO) test -count=1 $(E2E_TESTS)
 
 boot: image plugins ## boot the image in QEMU: power cuts, foreign disks, plugins
 	$(GO) test -tags qemu -count=1 -timeout 20m $(BOOT_TESTS)

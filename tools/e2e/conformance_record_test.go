@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type session struct {
 	old     nats.JetStreamContext
 
 	records []record
+	renewed int      // streams made by renew
 	aliases []string // pairs for strings.NewReplacer: names that a server made up
 	broken  string   // why the scenario could not go on
 }
@@ -95,7 +97,6 @@ func masks() []mask {
 		{re(`^Nats-Time-Stamp$`), "clock"},
 		{re(`metadata\._nats\.(ver|level|req\.level)$`), "version of the server"},
 		{re(`^api\.(total|errors|level|inflight)$`), "counts and level of the server, not of the account's data"},
-		{re(`^client(\.|$)`), "details of the requester in advisories"},
 	}
 }
 
@@ -111,8 +112,10 @@ func dropped() []mask {
 
 var (
 	inboxPattern = regexp.MustCompile(`_INBOX\.[A-Za-z0-9.]+`)
-	ackPattern   = regexp.MustCompile(`^(\$JS\.ACK\.[^.]+\.[^.]+\.\d+\.\d+\.\d+)\.\d{16,}\.(\d+)$`)
-	flowPattern  = regexp.MustCompile(`(\$JS\.FC\.[^.]+\.[^.]+)\.\S+`)
+	ackPattern   = regexp.MustCompile(`(\$JS\.ACK\.[^.]+\.[^.]+\.\d+\.\d+\.\d+)\.\d{16,}\.(\d+)`)
+	// Errors of encoding/json name a type of the server's program.
+	structPattern = regexp.MustCompile(`Go struct field \w+\.`)
+	flowPattern   = regexp.MustCompile(`(\$JS\.FC\.[^.]+\.[^.]+)\.\S+`)
 )
 
 func matchesAny(masks []mask, path string) bool {
@@ -123,6 +126,7 @@ func matchesAny(masks []mask, path string) bool {
 func (x *session) line(s string) string {
 	s = strings.NewReplacer(x.aliases...).Replace(s)
 	s = inboxPattern.ReplaceAllString(s, "_INBOX")
+	s = structPattern.ReplaceAllString(s, "Go struct field T.")
 	s = ackPattern.ReplaceAllString(s, "$1.TIME.$2")
 	return flowPattern.ReplaceAllString(s, "$1.TOKEN")
 }
@@ -187,11 +191,25 @@ func flatten(lines []string, path string, v any) []string {
 		}
 		return lines
 	}
+	if block, ok := v.(string); ok && (path == "hdrs" || strings.HasSuffix(path, ".hdrs")) {
+		return append(lines, path+" = "+sortedHeader(block))
+	}
 	text, _ := json.Marshal(v)
 	if matchesAny(masks(), path) && string(text) != `"0001-01-01T00:00:00Z"` {
 		text = []byte("*")
 	}
 	return append(lines, fmt.Sprintf("%s = %s", path, text))
+}
+
+// sortedHeader shows a header block in base64, in the order of its lines: clients send them in any.
+func sortedHeader(block string) string {
+	raw, err := base64.StdEncoding.DecodeString(block)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.SplitAfter(string(raw), "\r\n")
+	slices.Sort(lines)
+	return fmt.Sprintf("%q", lines)
 }
 
 // jsonLines returns the lines of a JSON text, which may be another text.
@@ -236,6 +254,18 @@ func (x *session) do(call, body string) map[string]any {
 		x.stop(fmt.Sprintf("%s %s: %s", call, body, reply.Data))
 	}
 	return value
+}
+
+// renew creates a stream on s.> in the place of the one before and returns its name. It is another one:
+// nats-server may refuse a name whose files it has not yet removed.
+func (x *session) renew(config string) (name string) {
+	if x.renewed > 0 {
+		x.do(fmt.Sprintf("STREAM.DELETE.R%d", x.renewed), "")
+	}
+	x.renewed++
+	name = fmt.Sprintf("R%d", x.renewed)
+	x.do("STREAM.CREATE."+name, `{"name":"`+name+`","subjects":["s.>"]`+config+`}`)
+	return name
 }
 
 func message(subject, body string, header []string) *nats.Msg {
@@ -301,14 +331,18 @@ func (x *session) listen(subject string, group ...string) *nats.Subscription {
 	return sub
 }
 
-// receive records the next n messages or those up to a terminal status.
+// receive records the next n messages or those up to a terminal status. That they come is part of the
+// scenario: it ends when one does not.
 func (x *session) receive(sub *nats.Subscription, n int) []*nats.Msg {
 	var got []*nats.Msg
 	for range n {
 		m, err := sub.NextMsg(answerTimeout)
-		if err != nil {
-			x.record("receive", err.Error())
+		if errors.Is(err, nats.ErrNoResponders) {
+			x.record("no responders")
 			return got
+		}
+		if err != nil {
+			x.stop(fmt.Sprintf("received %d of %d messages: %v", len(got), n, err))
 		}
 		x.seen(m)
 		got = append(got, m)
@@ -332,12 +366,41 @@ func (x *session) nothing(sub *nats.Subscription) {
 
 // ask sends a request that is answered with messages, and records them up to n or a terminal status.
 func (x *session) ask(subject, body string, n int) []*nats.Msg {
-	inbox := x.nc.NewRespInbox()
+	inbox := nats.NewInbox()
 	sub := x.listen(inbox)
 	defer sub.Unsubscribe()
 	x.must(x.nc.PublishRequest(subject, inbox, []byte(body)))
-	x.record(strings.TrimPrefix(subject, "$JS.API.") + " " + body)
+	x.record(strings.TrimPrefix(x.line(subject), "$JS.API.") + " " + body)
 	return x.receive(sub, n)
+}
+
+// subjects records the subjects of the next n messages, whose other properties depend on when a message
+// stored meanwhile is seen.
+func (x *session) subjects(sub *nats.Subscription, n int) {
+	at := len(x.records)
+	got := x.receive(sub, n)
+	x.records = x.records[:at]
+	for _, m := range got {
+		x.note("subject", m.Subject)
+	}
+}
+
+// unordered records the next n messages, which may come in any order.
+func (x *session) unordered(sub *nats.Subscription, n int) {
+	at := len(x.records)
+	x.receive(sub, n)
+	slices.SortFunc(x.records[at:], func(a, b record) int { return strings.Compare(a.String(), b.String()) })
+}
+
+// nextOf records the next message that is a status, or that is none, and skips others.
+func (x *session) nextOf(sub *nats.Subscription, status bool) {
+	for {
+		at := len(x.records)
+		if m := x.receive(sub, 1)[0]; status == (m.Header.Get("Status") != "") {
+			return
+		}
+		x.records = x.records[:at]
+	}
 }
 
 // next pulls.
