@@ -37,13 +37,50 @@ type Node struct {
 	wg       sync.WaitGroup
 }
 
-// Start starts a node: it recovers what is stored and then accepts clients.
-func Start(s *Settings, log *slog.Logger) (*Node, error) {
+// closeTime is how long a start that failed waits for what it had opened.
+const closeTime = 5 * time.Second
+
+// Start starts a node: it recovers what is stored and then accepts clients. It returns early when ctx
+// ends or the store fails meanwhile. After an error the process should end: parts of the node may
+// still run.
+func Start(ctx context.Context, s *Settings, log *slog.Logger) (*Node, error) {
 	n := &Node{settings: s, log: log, fatal: make(chan error, 4)}
-	if err := n.start(); err != nil {
-		return nil, errors.Join(err, n.Close(context.Background()))
+	return n, n.startUntil(ctx, n.start)
+}
+
+// startUntil runs start until it returns, ctx ends or something fatal happens, and closes what a
+// failed start has opened.
+func (n *Node) startUntil(ctx context.Context, start func() error) error {
+	started := make(chan error, 1)
+	go func() {
+		err := start()
+		if err != nil {
+			err = errors.Join(err, n.closeWithin(closeTime))
+		}
+		started <- err
+	}()
+	select {
+	case err := <-started:
+		return err
+	case err := <-n.fatal:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("start: %w", context.Cause(ctx))
 	}
-	return n, nil
+}
+
+// closeWithin closes the node, or leaves it to the end of the process when that takes longer than d.
+func (n *Node) closeWithin(d time.Duration) error {
+	closed := make(chan error, 1)
+	go func() { closed <- n.Close(context.Background()) }()
+	late := time.NewTimer(d)
+	defer late.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-late.C:
+		return fmt.Errorf("the node did not close within %s", d)
+	}
 }
 
 func (n *Node) start() error {

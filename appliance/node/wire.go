@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"millrace/appliance/server/broker"
 	"millrace/appliance/server/jetstream"
@@ -56,10 +57,12 @@ func (s *store) open(dir string, log *slog.Logger, fatal func(error)) error {
 	if err != nil {
 		return err
 	}
-	s.groups = &groups{journal: s.journal, node: s.catalog.NodeID(), fatal: fatal, starting: map[uint64]chan error{}}
+	s.groups = &groups{
+		journal: s.journal, node: s.catalog.NodeID(), fatal: fatal, starting: map[uint64]chan error{},
+	}
 	s.host, err = raft.Open(raft.Config{
-		Node: s.groups.node, Log: logStore{s.journal}, Admit: s.journal.Admit, Logger: log,
-		OnGroupFailure: s.groups.failed,
+		Node: s.groups.node, Log: logStore{s.journal}, LogFailed: s.journal.Failed(), Logger: log,
+		Admit: s.journal.Admit, AdmitControl: s.journal.AdmitControl, OnGroupFailure: s.groups.failed,
 	})
 	s.groups.host = s.host
 	return err
@@ -124,8 +127,19 @@ type groups struct {
 	starting map[uint64]chan error // where the failure of a group that does not lead yet goes
 }
 
-// Start replays a group's log and returns when the group leads.
+// stallPoll is how often a start looks whether the journal can write, and stallPatience how many
+// looks in a row must say that it cannot before the start is given up.
+const (
+	stallPoll     = time.Second
+	stallPatience = 3
+)
+
+// Start replays a group's log and returns when the group leads. It gives up when the journal has
+// failed, or has no room left for the writes that this takes.
 func (g *groups) Start(id uint64, apply func(index uint64, data []byte)) (jetstream.Group, error) {
+	if err := g.journal.AdmitStart(); err != nil && !errors.Is(err, journal.ErrBusy) {
+		return nil, fmt.Errorf("start group %d: %w", id, err)
+	}
 	m := &machine{apply: apply, ready: make(chan struct{})}
 	failed := make(chan error, 1)
 	g.mu.Lock()
@@ -140,12 +154,33 @@ func (g *groups) Start(id uint64, apply func(index uint64, data []byte)) (jetstr
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-m.ready:
-		return group, nil
-	case err := <-failed:
+	if err := g.await(m.ready, failed); err != nil {
 		group.Stop()
 		return nil, fmt.Errorf("start group %d: %w", id, err)
+	}
+	return group, nil
+}
+
+// await waits until a group is ready, has failed, or is not to become ready.
+func (g *groups) await(ready <-chan struct{}, failed <-chan error) error {
+	poll := time.NewTicker(stallPoll)
+	defer poll.Stop()
+	for stalled := 0; ; {
+		select {
+		case <-ready:
+			return nil
+		case err := <-failed:
+			return err
+		case <-g.journal.Failed():
+			return g.journal.Err()
+		case <-poll.C:
+			err := g.journal.Stalled()
+			if err == nil {
+				stalled = 0
+			} else if stalled++; stalled == stallPatience {
+				return err
+			}
+		}
 	}
 }
 

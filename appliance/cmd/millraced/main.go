@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"millrace/appliance/node"
 )
@@ -61,17 +62,34 @@ func run(args []string) int {
 	return 0
 }
 
+// How long an orderly end may take before the process ends without it. What was acknowledged is on
+// disk either way.
+const (
+	stopTime  = 30 * time.Second
+	fatalTime = 5 * time.Second
+)
+
+// errSignal is why a start ends early when it is told to.
+var errSignal = errors.New("stopped by a signal")
+
 // serve runs the node until a signal ends it or it cannot go on.
 func serve(settings *node.Settings, log *slog.Logger) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
-	n, err := node.Start(settings, log)
+	n, err := start(settings, log, signals)
+	if errors.Is(err, errSignal) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	stop := func(cause error) error {
+	stop := func(within time.Duration, cause error) error {
 		signal.Stop(signals) // a second SIGINT kills a node that hangs in Close
+		time.AfterFunc(within, func() {
+			log.Error("gave up waiting for an orderly end", "after", within)
+			os.Exit(1)
+		})
 		cancel()
 		return errors.Join(cause, n.Close(context.Background()))
 	}
@@ -79,13 +97,14 @@ func serve(settings *node.Settings, log *slog.Logger) error {
 	for {
 		select {
 		case err := <-n.Fatal():
-			return stop(err)
+			log.Error("cannot go on", "err", err)
+			return stop(fatalTime, err)
 		case <-drained:
-			return stop(nil)
+			return stop(stopTime, nil)
 		case sig := <-signals:
 			log.Info("signal", "name", sig.String())
 			if sig != syscall.SIGUSR2 {
-				return stop(nil)
+				return stop(stopTime, nil)
 			}
 			if drained == nil {
 				drained = make(chan struct{})
@@ -93,4 +112,32 @@ func serve(settings *node.Settings, log *slog.Logger) error {
 			}
 		}
 	}
+}
+
+// start starts the node; a signal ends that with errSignal. Recovery leaves the store at every moment
+// as a crash may leave it, so nothing has to be waited for.
+func start(settings *node.Settings, log *slog.Logger, signals chan os.Signal) (*node.Node, error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	started, watched := make(chan struct{}), make(chan struct{})
+	var sig os.Signal
+	go func() {
+		defer close(watched)
+		select {
+		case sig = <-signals:
+			log.Info("signal while starting", "name", sig.String())
+			cancel(errSignal)
+		case <-started:
+		}
+	}()
+	n, err := node.Start(ctx, settings, log)
+	close(started)
+	<-watched
+	cancel(nil)
+	if err == nil && sig != nil { // it came too late to end the start
+		select {
+		case signals <- sig:
+		default: // another one came
+		}
+	}
+	return n, err
 }

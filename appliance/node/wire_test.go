@@ -1,0 +1,152 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"millrace/raft"
+	"millrace/storage/journal"
+	"millrace/storage/storagetest"
+	"millrace/storage/vfs"
+)
+
+// openGroups opens groups over a journal on a simulated disk.
+func openGroups(t *testing.T, mem *vfs.Mem) *groups {
+	t.Helper()
+	log, err := journal.Open(journal.Config{
+		FS: mem, Dir: "/journal", Catalog: storagetest.NewCatalog(1),
+		SegmentBytes: 1 << 20, FirstSegmentBytes: 1 << 20, OnFatal: func(error) {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := raft.Open(raft.Config{Node: 1, Log: logStore{log}, LogFailed: log.Failed()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(host.Close(), log.Close()); err != nil && log.Err() == nil && !errors.Is(err, journal.ErrFull) {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return &groups{host: host, journal: log, node: 1, fatal: func(error) {}, starting: map[uint64]chan error{}}
+}
+
+func ignore(uint64, []byte) {}
+
+func TestGroupsEndWhenTheJournalFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		g := openGroups(t, mem)
+		if _, err := g.Start(1, ignore); err != nil {
+			t.Fatal(err)
+		}
+		hold := make(chan struct{})
+		mem.SetHook(func(o vfs.Op) error {
+			if o.Kind != vfs.OpSync {
+				return nil
+			}
+			<-hold
+			return syscall.EIO
+		})
+		ended := make(chan error, 2)
+		go func() { _, err := g.Start(2, ignore); ended <- err }()
+		synctest.Wait()
+		go func() { ended <- g.Remove(1) }()
+		synctest.Wait()
+		if len(ended) > 0 {
+			t.Fatalf("ended before its write did: %v", <-ended)
+		}
+		close(hold)
+		var errs [2]error
+		for i := range errs {
+			errs[i] = <-ended
+		}
+		if err := errors.Join(errs[:]...); !errors.Is(err, syscall.EIO) || !errors.Is(err, raft.ErrLogFailed) {
+			t.Errorf("Start and Remove returned %v after the journal failed", err)
+		}
+		if _, err := g.Start(3, ignore); !errors.Is(err, syscall.EIO) {
+			t.Errorf("Start returned %v on a failed journal", err)
+		}
+	})
+}
+
+func TestGroupsStartOnFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		g := openGroups(t, mem)
+		mem.SetCapacity(1<<20 + 1000)
+		for index := uint64(1); g.journal.AdmitControl(5000) == nil; index++ {
+			done := make(chan struct{})
+			g.journal.Append(journal.Write{Group: 1000, Done: func() { close(done) },
+				Entries: []journal.Entry{{Index: index, Term: 1, Data: make([]byte, 5000)}}})
+			<-done
+			synctest.Wait()
+		}
+		id := uint64(1)
+		for ; id < 1000; id++ {
+			begin := time.Now()
+			_, err := g.Start(id, ignore)
+			if time.Since(begin) > 10*time.Second {
+				t.Fatalf("start %d took %s", id, time.Since(begin))
+			}
+			if err == nil {
+				continue
+			}
+			if !errors.Is(err, journal.ErrFull) {
+				t.Fatalf("start %d on a full disk returned %v", id, err)
+			}
+			break
+		}
+		if id < 4 || id == 1000 {
+			t.Errorf("%d starts found room on a full disk", id-1)
+		}
+		// Writes that ask nobody take what is left; a start that is under way then gives up.
+		for g.journal.Stalled() == nil {
+			g.journal.Append(journal.Write{Group: 1001, State: &journal.HardState{Term: 1}, Done: func() {}})
+			synctest.Wait()
+			<-time.After(time.Second)
+		}
+		if err := g.await(nil, nil); !errors.Is(err, journal.ErrFull) {
+			t.Errorf("a start returned %v on a stalled journal", err)
+		}
+		mem.SetCapacity(0)
+		<-time.After(5 * time.Second)
+		if _, err := g.Start(id, ignore); err != nil {
+			t.Errorf("start %d returned %v after space came back", id, err)
+		}
+	})
+}
+
+func TestStartEndsEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		defer close(hang)
+		newNode := func() *Node { return &Node{settings: &Settings{}, fatal: make(chan error, 4)} }
+		never := func() error { <-hang; return nil }
+
+		ctx, cancel := context.WithCancelCause(context.Background())
+		told := errors.New("told to end")
+		time.AfterFunc(time.Second, func() { cancel(told) })
+		if err := newNode().startUntil(ctx, never); !errors.Is(err, told) {
+			t.Errorf("start returned %v when its context ended", err)
+		}
+		n := newNode()
+		time.AfterFunc(time.Second, func() { n.fail(syscall.EIO) })
+		if err := n.startUntil(context.Background(), never); !errors.Is(err, syscall.EIO) {
+			t.Errorf("start returned %v after a fatal error", err)
+		}
+		n = newNode()
+		n.wg.Go(func() { <-hang }) // Close waits for it
+		begin := time.Now()
+		err := n.startUntil(context.Background(), func() error { return syscall.ENOENT })
+		if !errors.Is(err, syscall.ENOENT) || !strings.Contains(err.Error(), "did not close") || time.Since(begin) != closeTime {
+			t.Errorf("start returned %v after %s", err, time.Since(begin))
+		}
+	})
+}
