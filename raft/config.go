@@ -20,6 +20,14 @@ type Config struct {
 	// error is wrapped in what Propose returns. It does not block. nil: everything is admitted.
 	Admit func(n int) error
 
+	// AdmitControl is asked by ProposeControl in place of Admit; it may admit what Admit refuses,
+	// such as entries that free space on a full disk. nil: Admit.
+	AdmitControl func(n int) error
+
+	// LogFailed is closed when Log has failed and calls no more Done, so that nobody waits for it.
+	// nil: nobody is told.
+	LogFailed <-chan struct{}
+
 	// Workers is the number of goroutines that run the groups. 0: GOMAXPROCS.
 	Workers int
 
@@ -68,6 +76,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Admit == nil {
 		c.Admit = func(int) error { return nil }
+	}
+	if c.AdmitControl == nil {
+		c.AdmitControl = c.Admit
 	}
 	if c.OnGroupFailure == nil {
 		c.OnGroupFailure = func(GroupID, error) {}

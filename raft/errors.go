@@ -15,6 +15,9 @@ var (
 	// failure is wrapped too.
 	ErrStopped = errors.New("raft: stopped")
 
+	// ErrLogFailed is returned by Remove when the store of the logs has failed.
+	ErrLogFailed = errors.New("raft: the log store failed")
+
 	// ErrGroupExists is returned by Start when the group runs or is being removed.
 	ErrGroupExists = errors.New("raft: group exists")
 

@@ -65,7 +65,13 @@ const (
 //
 // It returns ErrNotLeader, ErrBusy, ErrStopped or the error of Config.Admit; then nothing was
 // proposed.
-func (g *Group) Propose(data []byte) error {
+func (g *Group) Propose(data []byte) error { return g.propose(data, g.cfg.Admit) }
+
+// ProposeControl is Propose for entries that give space back or keep the machine going, such as
+// deletes and checkpoints: it asks Config.AdmitControl instead of Config.Admit.
+func (g *Group) ProposeControl(data []byte) error { return g.propose(data, g.cfg.AdmitControl) }
+
+func (g *Group) propose(data []byte, admit func(n int) error) error {
 	size := int64(len(data))
 	switch {
 	case size == 0:
@@ -74,7 +80,7 @@ func (g *Group) Propose(data []byte) error {
 		return fmt.Errorf("raft: propose to group %d: %d bytes exceed the bound of %d",
 			g.id, size, g.cfg.MaxPendingBytes)
 	}
-	if err := g.cfg.Admit(len(data)); err != nil {
+	if err := admit(len(data)); err != nil {
 		return fmt.Errorf("raft: propose to group %d: %w", g.id, err)
 	}
 	g.mu.Lock()

@@ -131,17 +131,28 @@ func TestGroupAsksForAdmission(t *testing.T) {
 				return full
 			}
 			return nil
+		}, AdmitControl: func(n int) error {
+			if n > 5 {
+				return full
+			}
+			return nil
 		}})
 		m := &recorder{}
 		g := startGroup(t, h, 5, m)
 		synctest.Wait()
 		propose(t, g, "abc")
+		if err := g.ProposeControl([]byte("abcdef")); !errors.Is(err, full) {
+			t.Fatalf("control proposal that is not admitted: %v, want %v", err, full)
+		}
+		if err := g.ProposeControl([]byte("abcde")); err != nil {
+			t.Fatalf("control proposal that is admitted: %v", err)
+		}
 		if err := g.Propose([]byte("abcd")); !errors.Is(err, full) {
 			t.Fatalf("proposal that is not admitted: %v, want %v", err, full)
 		}
 		synctest.Wait()
-		if got := m.data(); !slices.Equal(got, []string{"abc"}) {
-			t.Fatalf("applied %q, want abc", got)
+		if got := m.data(); !slices.Equal(got, []string{"abc", "abcde"}) {
+			t.Fatalf("applied %q, want abc and abcde", got)
 		}
 	})
 }

@@ -101,7 +101,9 @@ func (h *Host) reserve(g *Group) error {
 }
 
 // Remove stops the group if it runs, and deletes its log. It returns when that is durable; the id
-// must not be used again. It must not be called by a Machine.
+// must not be used again. When the host is closed or the store has failed it returns an error that
+// wraps ErrStopped or ErrLogFailed, and a restart may find the log. It must not be called by a
+// Machine.
 func (h *Host) Remove(id GroupID) error {
 	h.mu.Lock()
 	if h.closed {
@@ -123,6 +125,8 @@ func (h *Host) Remove(id GroupID) error {
 	h.cfg.Log.Drop(uint64(id), func() { close(dropped) })
 	select {
 	case <-dropped:
+	case <-h.cfg.LogFailed:
+		return fmt.Errorf("raft: remove group %d: %w before the removal was durable", id, ErrLogFailed)
 	case <-h.closing:
 		return fmt.Errorf("raft: remove group %d: %w before the removal was durable", id, ErrStopped)
 	}

@@ -212,6 +212,23 @@ func TestHostStopsGroupFromAnotherGroupsMachine(t *testing.T) {
 	})
 }
 
+func TestHostRemoveEndsWhenTheLogFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failed := make(chan struct{})
+		h := openHost(t, raft.Config{Log: rafttest.NewLog(), LogFailed: failed})
+		removed := make(chan error, 1)
+		go func() { removed <- h.Remove(5) }()
+		synctest.Wait()
+		if len(removed) > 0 {
+			t.Fatalf("Remove returned (%v) before the removal is durable", <-removed)
+		}
+		close(failed)
+		if err := <-removed; !errors.Is(err, raft.ErrLogFailed) {
+			t.Fatalf("Remove after the log failed: %v, want ErrLogFailed", err)
+		}
+	})
+}
+
 func TestHostRemoveDropsLogDurably(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := rafttest.NewLog()

@@ -300,6 +300,8 @@ func (w *writer) flush() error {
 		s.end += int64(len(buf))
 	}
 
+	l.acks.Lock()
+	defer l.acks.Unlock()
 	l.mu.Lock()
 	if err := l.err; err != nil { // another goroutine failed meanwhile; invariant 3
 		l.mu.Unlock()

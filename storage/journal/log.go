@@ -62,7 +62,11 @@ type Log struct {
 	idle  *time.Timer // set while the mark is due
 	lazy  *time.Timer // set while only writes wait for which nobody waits
 
-	// mu is the only lock of the package; it is never held over I/O or a callback.
+	// acks is held while Done is called, so that none is called after OnFatal. Taken before mu, never
+	// over I/O.
+	acks sync.Mutex
+
+	// mu guards the tables; it is never held over I/O or a callback.
 	mu      sync.RWMutex
 	groups  map[uint64]*group
 	dropped map[uint64]uint32 // dropped groups: segment of the GROUPDEL record, 0: queued
@@ -253,42 +257,15 @@ func (l *Log) Bounds(group uint64) (first, last uint64) {
 	return g.base, g.last()
 }
 
-// Admit tells whether an entry with n bytes of data should be appended now. It returns ErrTooLarge,
-// ErrBusy, ErrFull, ErrClosed or the fatal error. ErrFull passes when space returns; small records
-// that must be written all the same, such as hard states, have room for a while and may be appended
-// without asking.
-func (l *Log) Admit(n int) error {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	size := int64(recordSize(max(n, 0)))
-	queued := l.fill.bytes + l.flight.bytes
-	switch {
-	case l.err != nil:
-		return l.err
-	case l.closed:
-		return ErrClosed
-	case size > int64(l.maxItem):
-		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, n, l.maxItem-recordBytes-payloadAlign)
-	case l.full != nil && len(l.ready) == 0:
-		room := l.active.size - l.active.used - l.active.size/8
-		if l.starved || queued+alignUp64(size+batchBytes) > room {
-			return fmt.Errorf("%w: %w", ErrFull, l.full)
-		}
-	}
-	if queued+size > l.cfg.MaxQueuedBytes && queued > 0 {
-		return ErrBusy
-	}
-	return nil
-}
-
-func alignUp64(n int64) int64 { return (n + blockBytes - 1) &^ (blockBytes - 1) }
-
 // Err returns the fatal error that stopped the log, or nil.
 func (l *Log) Err() error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.err
 }
+
+// Failed is closed when the log has stopped for good: Err tells why, and no more Done is called.
+func (l *Log) Failed() <-chan struct{} { return l.failed }
 
 // Close writes and syncs what is queued, waits for the goroutines and closes the files. It returns
 // the fatal error, if there was one, or ErrFull when the disk had no room for what was queued.
@@ -328,6 +305,7 @@ func (l *Log) closeFiles() error {
 
 // fail stops the log for good after the first fatal error.
 func (l *Log) fail(err error) {
+	l.acks.Lock()
 	l.mu.Lock()
 	first := l.err == nil
 	if first {
@@ -336,6 +314,7 @@ func (l *Log) fail(err error) {
 		close(l.failed)
 	}
 	l.mu.Unlock()
+	l.acks.Unlock()
 	if first {
 		l.cfg.OnFatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"millrace/storage/vfs"
@@ -19,9 +20,15 @@ const (
 )
 
 // needSpareLocked reports whether the next segment should be prepared: a quarter of the active one
-// is used, or run waits.
+// is used, or run waits. One that a full disk made small does until there is room for another.
 func (l *Log) needSpareLocked() bool {
-	return len(l.ready) == 0 && (l.starved || l.active.used-dataOffset > (l.active.size-dataOffset)/4)
+	switch len(l.ready) {
+	case 0:
+		return l.starved || l.active.used-dataOffset > (l.active.size-dataOffset)/4
+	case 1:
+		return l.full != nil && l.ready[0].size < l.cfg.SegmentBytes
+	}
+	return false
 }
 
 // nextSegment makes the next prepared segment the active one; called by run only. It waits while
@@ -62,14 +69,16 @@ func (l *Log) prepareLoop() {
 		l.mu.RUnlock()
 		if need && retry == nil {
 			err := l.addSegment(l.cfg.SegmentBytes, l.pace)
+			full := err
+			if vfs.IsNoSpace(err) {
+				retry = time.After(retryDelay)
+				err = l.addSmallSegment()
+			}
 			switch {
 			case errors.Is(err, ErrClosed):
 				return
-			case err == nil:
-				l.setFull(nil)
-			case vfs.IsNoSpace(err):
-				l.setFull(err)
-				retry = time.After(retryDelay)
+			case err == nil || vfs.IsNoSpace(err):
+				l.setFull(full)
 			default:
 				l.fail(err)
 				return
@@ -86,6 +95,24 @@ func (l *Log) prepareLoop() {
 			return
 		}
 	}
+}
+
+// addSmallSegment uses what a disk without room for a whole segment has: a segment of half the size,
+// or a quarter, and so on, none smaller than the first one. A log whose only segment is the active
+// one could give nothing back. It makes none when one is ready.
+func (l *Log) addSmallSegment() error {
+	l.mu.RLock()
+	ready := len(l.ready)
+	l.mu.RUnlock()
+	if ready > 0 {
+		return nil
+	}
+	least := min(l.cfg.FirstSegmentBytes, l.cfg.SegmentBytes)
+	err := error(syscall.ENOSPC)
+	for size := l.cfg.SegmentBytes / 2; size >= least && vfs.IsNoSpace(err); size /= 2 {
+		err = l.addSegment(alignUp64(size), l.pace)
+	}
+	return err
 }
 
 // setFull notes whether the last try to get a segment found the disk full, and wakes run.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"millrace/storage/vfs"
 )
@@ -18,7 +19,7 @@ func (l *Log) Release(group, upTo uint64) {
 	if g := l.groups[group]; g != nil && l.err == nil && !l.closed {
 		if upTo = min(upTo, g.last()); upTo >= g.base {
 			g.release(upTo, g.term(upTo))
-			wake = l.enqueueLocked(boundsItem(g), l.full != nil)
+			wake = l.enqueueLocked(boundsItem(g), false)
 		}
 	}
 	l.mu.Unlock()
@@ -33,34 +34,44 @@ func boundsItem(g *group) item {
 		bytes: recordSize(8)}
 }
 
-// reclaimLoop deletes segments that hold nothing any more.
+// reclaimLoop deletes segments that hold nothing any more. When the catalog has no room to note that,
+// it tries again after retryDelay.
 func (l *Log) reclaimLoop() {
+	noRoom := false
 	for {
+		var retry <-chan time.Time
 		if s, moved := l.evacuate(); s != nil {
-			if !l.await(moved) {
+			if !l.await(moved, nil) {
 				return
 			}
 			err := l.deleteSegment(s)
 			switch {
 			case err == nil:
+				noRoom = false
 				continue
-			case vfs.IsNoSpace(err): // the catalog could not be changed; the next release tries again
-				l.cfg.Logger.Warn("no room to reclaim a journal segment", "err", err)
+			case vfs.IsNoSpace(err):
+				if !noRoom {
+					l.cfg.Logger.Warn("no room to reclaim a journal segment", "err", err)
+				}
+				noRoom = true
+				retry = time.After(retryDelay)
 			default:
 				l.fail(err)
 				return
 			}
 		}
-		if !l.await(l.reclaim) {
+		if !l.await(l.reclaim, retry) {
 			return
 		}
 	}
 }
 
-// await waits for c, or returns false when the log ends.
-func (l *Log) await(c <-chan struct{}) bool {
+// await waits for c or retry, or returns false when the log ends.
+func (l *Log) await(c <-chan struct{}, retry <-chan time.Time) bool {
 	select {
 	case <-c:
+		return true
+	case <-retry:
 		return true
 	case <-l.drained:
 		return false
@@ -69,7 +80,8 @@ func (l *Log) await(c <-chan struct{}) bool {
 	}
 }
 
-// evacuate finds a sealed segment with no entry that is still needed and appends what else must
+// evacuate finds a sealed segment with no entry that is still needed - one that was too small for what
+// came next never had any - and appends what else must
 // outlive it. moved is closed when that is durable.
 func (l *Log) evacuate() (s *segment, moved chan struct{}) {
 	moved = make(chan struct{})
@@ -79,7 +91,7 @@ func (l *Log) evacuate() (s *segment, moved chan struct{}) {
 		return nil, nil
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.segs)) {
-		if s = l.segs[id]; id < l.active.id && s.last.lsn != 0 && l.deadLocked(s) {
+		if s = l.segs[id]; id < l.active.id && l.deadLocked(s) {
 			break
 		}
 		s = nil
@@ -157,12 +169,17 @@ func (l *Log) olderLocked(group uint64, before uint32) bool {
 // file that the manifest calls live is never missing.
 func (l *Log) deleteSegment(s *segment) error {
 	m := manifestRecord{state: stateDropped, size: s.size, salt: s.salt, before: s.before, last: s.last}
+	if s.last.lsn == 0 {
+		m = manifestRecord{state: statePreparing, size: s.size, salt: s.salt} // no batch, no link
+	}
 	if err := l.cfg.Catalog.PutSegment(s.id, m.encode()); err != nil {
 		return fmt.Errorf("reclaim segment %s: %w", s.file.Name(), err)
 	}
 	l.mu.Lock()
 	delete(l.segs, s.id)
-	l.gone[s.id] = m
+	if m.state == stateDropped {
+		l.gone[s.id] = m
+	}
 	for id := range s.groups {
 		if l.dropped[id] == s.id {
 			delete(l.dropped, id)
@@ -178,6 +195,12 @@ func (l *Log) deleteSegment(s *segment) error {
 	l.cfg.Logger.Info("reclaimed journal segment", "file", s.file.Name())
 	if err := s.release(); err != nil {
 		return fmt.Errorf("close segment %s: %w", s.file.Name(), err)
+	}
+	if m.state == statePreparing {
+		if err := l.cfg.Catalog.DeleteSegment(s.id); err != nil && !vfs.IsNoSpace(err) {
+			return fmt.Errorf("forget unused segment %d: %w", s.id, err)
+		}
+		return nil // without room for it, the next start forgets the segment
 	}
 	return l.forgetGone()
 }

@@ -194,7 +194,7 @@ func (c *catalog) propose(data []byte) applied {
 	if failed != nil {
 		return applied{err: failed}
 	}
-	if err := c.group.Propose(data); err != nil {
+	if err := c.group.ProposeControl(data); err != nil {
 		c.mu.Lock()
 		if n := len(c.waiting) - 1; n >= 0 && c.waiting[n] == done {
 			c.waiting = c.waiting[:n]

@@ -288,7 +288,7 @@ func (l *consumerLog) propose(entry []byte, committed func(index uint64)) error 
 	l.mu.Lock()
 	l.waiting = append(l.waiting, committed)
 	l.mu.Unlock()
-	err := l.group.Propose(entry)
+	err := l.group.ProposeControl(entry)
 	if err != nil {
 		l.mu.Lock()
 		l.waiting = l.waiting[:len(l.waiting)-1]

@@ -84,6 +84,8 @@ func (g *diskGroup) Propose(entry []byte) error {
 	return nil
 }
 
+func (g *diskGroup) ProposeControl(entry []byte) error { return g.Propose(entry) }
+
 // commit makes everything proposed durable and applies it.
 func (g *diskGroup) commit() {
 	for first := true; ; first = false {

@@ -31,6 +31,9 @@ func (g *memoryGroup) Propose(entry []byte) error {
 	return nil
 }
 
+// ProposeControl is Propose: memory is never full.
+func (g *memoryGroup) ProposeControl(entry []byte) error { return g.Propose(entry) }
+
 // Stop drops everything.
 func (g *memoryGroup) Stop() {
 	g.mu.Lock()

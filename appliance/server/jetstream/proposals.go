@@ -15,6 +15,9 @@ type Group interface {
 	// Propose takes ownership of entry. It does not wait for I/O. It refuses when the group does
 	// not lead or has too much in flight.
 	Propose(entry []byte) error
+	// ProposeControl is Propose for entries that give space back or keep things going: a full disk
+	// has room for them when it has none for Propose.
+	ProposeControl(entry []byte) error
 	// Stop ends the group; apply is not called any more when it returns.
 	Stop()
 }
@@ -170,7 +173,11 @@ func (s *Stream) pump() {
 		s.logged += len(entry)
 		s.inflight = append(s.inflight, p)
 		s.mu.Unlock()
-		err := s.group.Propose(entry)
+		propose := s.group.ProposeControl
+		if p.messages {
+			propose = s.group.Propose
+		}
+		err := propose(entry)
 		s.mu.Lock()
 		if err != nil {
 			if tell := s.refuseLocked(p, err); tell != nil {
