@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"millrace/storage/vfs"
@@ -108,7 +107,7 @@ func (l *Log) addSmallSegment() error {
 		return nil
 	}
 	least := min(l.cfg.FirstSegmentBytes, l.cfg.SegmentBytes)
-	err := error(syscall.ENOSPC)
+	err := vfs.ErrNoSpace
 	for size := l.cfg.SegmentBytes / 2; size >= least && vfs.IsNoSpace(err); size /= 2 {
 		err = l.addSegment(alignUp64(size), l.pace)
 	}

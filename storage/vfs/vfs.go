@@ -64,7 +64,10 @@ func RenameDurable(fsys FS, oldName, newName string) error {
 	return fsys.SyncDir(filepath.Dir(newName))
 }
 
+// ErrNoSpace is what writing answers when the disk has no room left.
+var ErrNoSpace error = syscall.ENOSPC
+
 // IsNoSpace reports whether err says that the disk or the quota is exhausted.
 func IsNoSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, ErrNoSpace) || errors.Is(err, syscall.EDQUOT)
 }
