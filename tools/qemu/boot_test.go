@@ -42,12 +42,12 @@ func testImage(t *testing.T) string {
 	return img
 }
 
-// testConfig describes a box with that data disk. It skips the test when the emulator is missing.
+// testConfig describes a box with that data disk. The emulator must be installed.
 func testConfig(t *testing.T, data string) vm.Config {
 	t.Helper()
 	b := board.All()[0]
 	if _, err := exec.LookPath(b.QEMU.Binary); err != nil {
-		t.Skipf("%s is not installed", b.QEMU.Binary)
+		t.Fatalf("%s is not installed (make deps)", b.QEMU.Binary)
 	}
 	return vm.Config{
 		Board: b, Image: testImage(t), Direct: true, DataDisk: data, DataBytes: 2 << 30,
@@ -114,7 +114,7 @@ func TestBoxKeepsAcknowledgedMessages(t *testing.T) {
 	c := testConfig(t, filepath.Join(t.TempDir(), "data.img"))
 	c.Direct = false // the first boot goes through firmware and boot loader
 	if _, err := os.Stat(c.Board.QEMU.NVRAM); err != nil {
-		t.Skipf("firmware is not installed (package ovmf): %v", err)
+		t.Fatalf("firmware is not installed (make deps): %v", err)
 	}
 	v := bootBox(ctx, t, c)
 	if !strings.Contains(v.Console(), "formatting empty data disk") {

@@ -108,7 +108,7 @@ var Project = Rules{
 }
 
 var (
-	pureOfJetStream = []string{"appliance/server/jetstream/api", "appliance/server/subject"}
+	pureOfJetStream = []string{"appliance/server/jetstream/api", "appliance/server/subject", "appliance/server/wire"}
 
 	hostPanic = "a host function ends the run of its guest by a panic, which wazero turns into an error"
 

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
-	"millrace/appliance/server/jetstream/stream"
+	"millrace/appliance/server/wire"
 )
 
 // request makes an API request with a body that need not be JSON and returns the answer's text.
@@ -169,9 +169,9 @@ func TestDirectGetStatuses(t *testing.T) {
 	s.bus.Subscribe("in", "", func(m Msg) {
 		text, _, _ := strings.Cut(strings.TrimPrefix(string(m.Header), "NATS/1.0"), "\r\n")
 		if text == "" {
-			text = "seq " + string(stream.HeaderValue(m.Header, "Nats-Sequence"))
+			text = "seq " + string(wire.Header(m.Header, "Nats-Sequence"))
 		}
-		if left := stream.HeaderValue(m.Header, "Nats-Num-Pending"); left != nil {
+		if left := wire.Header(m.Header, "Nats-Num-Pending"); left != nil {
 			text += " left " + string(left)
 		}
 		got <- strings.TrimSpace(text)

@@ -12,6 +12,7 @@ import (
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/stream"
 	"millrace/appliance/server/subject"
+	"millrace/appliance/server/wire"
 )
 
 // find returns the sequence that a get request means, or ErrNotStored.
@@ -116,7 +117,7 @@ func (r *request) directGet() {
 	if apiErr != nil {
 		return // deleted meanwhile: as when nobody subscribes
 	}
-	if !api.LevelServed(string(stream.HeaderValue(r.header, stream.HeaderRequiredAPILevel))) {
+	if !api.LevelServed(string(wire.Header(r.header, stream.HeaderRequiredAPILevel))) {
 		r.status("412 Required Api Level")
 		return
 	}

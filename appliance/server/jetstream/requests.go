@@ -5,6 +5,7 @@ import (
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/stream"
+	"millrace/appliance/server/wire"
 )
 
 // request is one API request, owned.
@@ -40,7 +41,7 @@ func (r *request) serve() {
 		r.directGet()
 		return
 	}
-	if !api.LevelServed(string(stream.HeaderValue(r.header, stream.HeaderRequiredAPILevel))) {
+	if !api.LevelServed(string(wire.Header(r.header, stream.HeaderRequiredAPILevel))) {
 		r.fail(api.ErrRequiredApiLevel)
 		return
 	}

@@ -261,13 +261,7 @@ func (s *Stream) refusal(err *api.Error) []byte {
 
 // notify tells consumers and timers what an entry has changed.
 func (s *Stream) notify(fx stream.Effects) {
-	s.mu.RLock()
-	entries := make([]*consumerEntry, 0, len(s.consumers))
-	for _, c := range s.consumers {
-		entries = append(entries, c)
-	}
-	s.mu.RUnlock()
-	for _, c := range entries {
+	for _, c := range s.allConsumers() {
 		if fx.HeadMoved {
 			c.HeadMoved(fx.Head, fx.ByPurge)
 		}

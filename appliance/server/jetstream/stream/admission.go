@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/wire"
 )
 
 // Admission decides, where the stream's group leads, what becomes of a publish: it checks limits,
@@ -80,10 +81,10 @@ func (a *Admission) Admit(now time.Time, p Publish) (Verdict, *api.Error) {
 	var flags uint16
 	var id []byte
 	if len(p.Header) > 0 {
-		if v := HeaderValue(p.Header, HeaderBatchID); len(v) > 0 {
+		if v := wire.Header(p.Header, HeaderBatchID); len(v) > 0 {
 			return Verdict{}, api.ErrAtomicPublishDisabled
 		}
-		id = HeaderValue(p.Header, HeaderMsgID)
+		id = wire.Header(p.Header, HeaderMsgID)
 		verdict, err := a.expectations(p, id, ns)
 		if err != nil || verdict.Duplicate {
 			return verdict, err
@@ -112,20 +113,20 @@ func (a *Admission) Admit(now time.Time, p Publish) (Verdict, *api.Error) {
 // expectations checks what the header demands of the stream, in nats-server's order.
 func (a *Admission) expectations(p Publish, id []byte, now int64) (Verdict, *api.Error) {
 	h := p.Header
-	if v := HeaderValue(h, HeaderExpectedStream); len(v) > 0 && string(v) != a.m.cfg.Name {
+	if v := wire.Header(h, HeaderExpectedStream); len(v) > 0 && string(v) != a.m.cfg.Name {
 		return Verdict{}, api.ErrStreamNotMatch
 	}
-	if v := HeaderValue(h, HeaderTTL); len(v) > 0 {
+	if v := wire.Header(h, HeaderTTL); len(v) > 0 {
 		return Verdict{}, api.ErrMessageTTLDisabled
 	}
-	if v := HeaderValue(h, HeaderIncrement); len(v) > 0 {
+	if v := wire.Header(h, HeaderIncrement); len(v) > 0 {
 		return Verdict{}, api.ErrMessageIncrDisabled
 	}
-	if v := HeaderValue(h, HeaderSchedule); len(v) > 0 {
+	if v := wire.Header(h, HeaderSchedule); len(v) > 0 {
 		return Verdict{}, api.ErrMessageSchedulesDisabled
 	}
-	subj := HeaderValue(h, HeaderExpectedSubject)
-	if v := HeaderValue(h, HeaderExpectedSubjectSeq); len(v) > 0 {
+	subj := wire.Header(h, HeaderExpectedSubject)
+	if v := wire.Header(h, HeaderExpectedSubjectSeq); len(v) > 0 {
 		if len(subj) == 0 {
 			subj = p.Subject
 		}
@@ -136,7 +137,7 @@ func (a *Admission) expectations(p Publish, id []byte, now int64) (Verdict, *api
 	} else if len(subj) > 0 {
 		return Verdict{}, api.ErrStreamExpectedLastSeqPerSubjectInvalid
 	}
-	if v := HeaderValue(h, HeaderExpectedLastSeq); len(v) > 0 {
+	if v := wire.Header(h, HeaderExpectedLastSeq); len(v) > 0 {
 		if want, err := strconv.ParseUint(string(v), 10, 64); err != nil || want != a.lastSeq {
 			return Verdict{}, api.ErrStreamWrongLastSequenceF(a.lastSeq)
 		}
@@ -149,7 +150,7 @@ func (a *Admission) expectations(p Publish, id []byte, now int64) (Verdict, *api
 			return Verdict{Seq: seq, Duplicate: true}, nil
 		}
 	}
-	if v := HeaderValue(h, HeaderExpectedLastMsgID); len(v) > 0 {
+	if v := wire.Header(h, HeaderExpectedLastMsgID); len(v) > 0 {
 		if last := a.lastMsgID(); string(v) != last {
 			return Verdict{}, api.ErrStreamWrongLastMsgIDF(last)
 		}
@@ -158,7 +159,7 @@ func (a *Admission) expectations(p Publish, id []byte, now int64) (Verdict, *api
 }
 
 func (a *Admission) rollup(h []byte) (uint16, *api.Error) {
-	v := bytes.ToLower(HeaderValue(h, HeaderRollup))
+	v := bytes.ToLower(wire.Header(h, HeaderRollup))
 	switch {
 	case len(v) == 0:
 		return 0, nil
@@ -169,7 +170,7 @@ func (a *Admission) rollup(h []byte) (uint16, *api.Error) {
 	case string(v) == "all":
 		return flagRollupAll, nil
 	default:
-		return 0, api.ErrStreamRollupFailedF(fmt.Sprintf("rollup value invalid: %q", HeaderValue(h, HeaderRollup)))
+		return 0, api.ErrStreamRollupFailedF(fmt.Sprintf("rollup value invalid: %q", wire.Header(h, HeaderRollup)))
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/wire"
 )
 
 // Machine is the state of one stream.
@@ -178,7 +179,7 @@ func (m *Machine) store(index uint64, off uint32, r *record, fx *Effects) {
 	m.last, m.lastTime = r.seq, r.time
 	m.lastMsgID = ""
 	if r.flags&flagMsgID != 0 {
-		m.lastMsgID = string(HeaderValue(r.header, HeaderMsgID))
+		m.lastMsgID = string(wire.Header(r.header, HeaderMsgID))
 		m.dedupe.expire(r.time)
 		m.dedupe.add(m.lastMsgID, r.seq, r.time, index)
 	}
