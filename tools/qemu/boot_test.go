@@ -94,6 +94,16 @@ func connect(t *testing.T, v *vm.VM, opts ...nats.Option) (*nats.Conn, jetstream
 	return nc, js
 }
 
+// wantConsole expects text on the console, soon: a line may still be on its way.
+func wantConsole(ctx context.Context, t *testing.T, v *vm.VM, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := v.WaitConsole(ctx, text); err != nil {
+		t.Errorf("console does not say %q: %v\n%s", text, err, v.Console())
+	}
+}
+
 // powerDown presses the power button and expects a clean end.
 func powerDown(ctx context.Context, t *testing.T, v *vm.VM) {
 	t.Helper()
@@ -214,9 +224,7 @@ func TestBoxLeavesForeignDiskAlone(t *testing.T) {
 	before := fileSum(t, data)
 	v := bootBox(ctx, t, testConfig(t, data))
 	for _, want := range []string{"disk vdb holds data that is not Millrace's", "no data disk: streams are off", "store none"} {
-		if !strings.Contains(v.Console(), want) {
-			t.Errorf("console does not say %q:\n%s", want, v.Console())
-		}
+		wantConsole(ctx, t, v, want)
 	}
 	nc, js := connect(t, v)
 	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err == nil {
@@ -256,9 +264,7 @@ authorization { user: me, password: secret }
 	}
 	t.Cleanup(v.Kill)
 	for _, want := range []string{"using configuration /config/millrace.conf", "link eth0, address 10.0.2.33/24", "ready, nats://10.0.2.33:4222, store /data/millrace"} {
-		if !strings.Contains(v.Console(), want) {
-			t.Errorf("console does not say %q:\n%s", want, v.Console())
-		}
+		wantConsole(ctx, t, v, want)
 	}
 	powerDown(ctx, t, v)
 }
