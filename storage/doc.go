@@ -3,6 +3,7 @@
 //
 //	vfs          the file system below: the real one, and a simulated one that loses what was not synced
 //	journal      the node's one append-only log of all raft groups: segments, group commit, recovery
+//	index        where a stream's messages lie in its group's log, by sequence, subject and time
 //	catalog      bbolt: the node's identity and the manifest of segment files
 //	storagetest  conformance and crash tests that every store has to pass
 //

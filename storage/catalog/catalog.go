@@ -28,6 +28,7 @@ import (
 //	node/version          the byte 1
 //	node/id               8 bytes, big-endian, not 0
 //	padding               1024 zeros
+//	keys/journal          the journal's wrapped data key, if it has one
 //	segments/0000000007   the journal's value of segment 7
 //
 // Each value is preceded by 4 bytes, little-endian: the CRC-32C of its key and itself. The padding
@@ -40,6 +41,7 @@ const (
 	keyVersion    = "node/version"
 	keyID         = "node/id"
 	keyPadding    = "padding"
+	keyJournal    = "keys/journal"
 	prefixSegment = "segments/"
 	paddingBytes  = 1024
 )
@@ -75,6 +77,7 @@ type Catalog struct {
 
 	mu       sync.Mutex
 	segments map[uint32][]byte
+	key      []byte
 }
 
 // Open opens the catalog in file path, or makes it with a new random node identity. Every value is
@@ -213,6 +216,7 @@ func (c *Catalog) read(tx *bbolt.Tx) error {
 		return &DamagedError{File: c.path, Key: keyID, Reason: "the identity is not a number"}
 	}
 	c.node = binary.BigEndian.Uint64(id)
+	c.key = values[keyJournal]
 	c.segments = make(map[uint32][]byte)
 	for key, value := range values {
 		number, ok := strings.CutPrefix(key, prefixSegment)
@@ -273,6 +277,26 @@ func (c *Catalog) DeleteSegment(id uint32) error {
 	}
 	c.mu.Lock()
 	delete(c.segments, id)
+	c.mu.Unlock()
+	return nil
+}
+
+// Key returns a copy of the journal's wrapped data key, nil when none was stored.
+func (c *Catalog) Key() ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return bytes.Clone(c.key), nil
+}
+
+// PutKey stores the journal's wrapped data key, durably.
+func (c *Catalog) PutKey(value []byte) error {
+	value = bytes.Clone(value)
+	err := c.update(func(b *bbolt.Bucket) error { return put(b, keyJournal, value) })
+	if err != nil {
+		return fmt.Errorf("catalog: put key in %q: %w", c.path, err)
+	}
+	c.mu.Lock()
+	c.key = value
 	c.mu.Unlock()
 	return nil
 }

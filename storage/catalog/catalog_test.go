@@ -32,6 +32,14 @@ func TestCatalogKeepsIdentityAndSegments(t *testing.T) {
 	if err := c.DeleteSegment(1); err != nil {
 		t.Fatal(err)
 	}
+	if key, err := c.Key(); key != nil || err != nil {
+		t.Errorf("a new catalog has the key %q, %v", key, err)
+	}
+	for _, key := range []string{"first key", "key"} {
+		if err := c.PutKey([]byte(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	check := func(c *Catalog) {
 		t.Helper()
 		segments, err := c.Segments()
@@ -40,6 +48,9 @@ func TestCatalogKeepsIdentityAndSegments(t *testing.T) {
 		}
 		if len(segments) != 2 || string(segments[2]) != "two again" || string(segments[1<<32-1]) != "last" {
 			t.Errorf("segments are %v", segments)
+		}
+		if key, err := c.Key(); string(key) != "key" || err != nil {
+			t.Errorf("the key is %q, %v", key, err)
 		}
 	}
 	check(c)
@@ -67,10 +78,10 @@ func TestCatalogIsLocked(t *testing.T) {
 }
 
 func TestCatalogReportsDamagedValue(t *testing.T) {
-	for _, key := range []string{"segments/0000000007", "node/id", "padding"} {
+	for _, key := range []string{"segments/0000000007", "node/id", "padding", "keys/journal"} {
 		path := filepath.Join(t.TempDir(), "catalog.db")
 		c := open(t, path)
-		if err := c.PutSegment(7, []byte("seven")); err != nil {
+		if err := errors.Join(c.PutSegment(7, []byte("seven")), c.PutKey([]byte("key"))); err != nil {
 			t.Fatal(err)
 		}
 		closeCatalog(t, c)

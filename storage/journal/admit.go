@@ -5,7 +5,7 @@ import "fmt"
 const (
 	// startBytes is what a group writes when it starts: its term and vote, then the entry that opens
 	// the term, each in a batch of its own.
-	startBytes = 2 * blockBytes
+	startBytes = 2 * blockContent
 	// startRoom is what AdmitStart asks for: a few starts at once, and writes of others in between.
 	startRoom = 4 * startBytes
 )
@@ -53,7 +53,7 @@ func (l *Log) admitLocked(n int, keep reserve) error {
 		return ErrClosed
 	case size > int64(l.maxItem):
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, n, l.maxItem-recordBytes-payloadAlign)
-	case l.full != nil && !l.roomLocked(queued+alignUp64(size+batchBytes), keep):
+	case l.full != nil && !l.roomLocked(queued+roundUp(size+batchBytes, blockContent), keep):
 		return fmt.Errorf("%w: %w", ErrFull, l.full)
 	}
 	if queued+size > l.cfg.MaxQueuedBytes && queued > 0 {
@@ -65,20 +65,22 @@ func (l *Log) admitLocked(n int, keep reserve) error {
 // roomLocked reports whether n more bytes find room in the segments that there are, and leave what is
 // to be kept.
 func (l *Log) roomLocked(n int64, keep reserve) bool {
-	left, last := l.active.size-l.active.used, l.active.size
+	left, last := l.active.capacity-l.active.used, l.active.capacity
 	if l.starved || n > left {
 		left = 0 // run waits to leave the segment, or will leave it for this
 	}
 	most := left
 	for _, s := range l.ready {
-		last = s.size
+		last = s.capacity
 		left += last - dataOffset
 		most = max(most, last-dataOffset)
 	}
 	return n <= most && n <= left-keep(last, int64(len(l.groups))*startBytes)
 }
 
-func alignUp64(n int64) int64 { return (n + blockBytes - 1) &^ (blockBytes - 1) }
+func alignUp64(n int64) int64 { return roundUp(n, blockBytes) }
+
+func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
 
 // Stalled returns an error that wraps ErrFull while what was appended cannot be written, because not
 // even the reserve of a full disk has room for it. It passes when space returns.

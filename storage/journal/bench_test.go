@@ -1,11 +1,16 @@
 package journal_test
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"millrace/storage/catalog"
 	"millrace/storage/journal"
@@ -59,38 +64,136 @@ func benchmarkAppend(b *testing.B, size, producers int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }
 
-// BenchmarkBareWriteSync is what the disk can do: the same bytes in the same pieces as
-// BenchmarkAppend's batches would have with everybody waiting, written into a zero-filled file,
-// with an fdatasync each.
+// BenchmarkSteady appends batches whose entries are released soon after, on the files of segments that
+// died, and after each batch writes as many bytes to a file that was written before, with an fdatasync:
+// what the disk can do at that moment. It reports the ratio of the times (x-bare; of the medians:
+// p50-x-bare) and what was written to segment files for each byte of payload, zeros included
+// (written/payload).
+func BenchmarkSteady(b *testing.B) {
+	for _, key := range [][]byte{nil, bytes.Repeat([]byte{7}, journal.KeyBytes)} {
+		for _, size := range []int{128, 1 << 10} {
+			for _, entries := range []int{1, 64, 512} {
+				b.Run(fmt.Sprintf("bytes=%d/batch=%d/encrypted=%t", size, entries, key != nil), func(b *testing.B) {
+					benchmarkSteady(b, size, entries, key)
+				})
+			}
+		}
+	}
+}
+
+func benchmarkSteady(b *testing.B, size, entries int, key []byte) {
+	const segmentBytes = 8 << 20
+	counter := vfs.NewCounter(vfs.OS{})
+	l := openWith(b, func(cfg *journal.Config, c *catalog.Catalog) {
+		cfg.FS, cfg.SegmentBytes, cfg.FirstSegmentBytes = counter, segmentBytes, segmentBytes
+		cfg.Key, cfg.Keys = key, c
+	})
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(i*7 + 1)
+	}
+	done := make(chan struct{}, 1)
+	w := journal.Write{Group: 1, Done: func() { done <- struct{}{} }}
+	index := uint64(1)
+	batch := func() (bytes int64) {
+		w.Entries = make([]journal.Entry, entries)
+		for i := range w.Entries {
+			w.Entries[i] = journal.Entry{Index: index, Term: 1, Data: data}
+			index++
+		}
+		l.Append(w)
+		<-done
+		l.Release(1, index-1)
+		return int64(entries*(size+41)+96)/3968*4096 + 4096
+	}
+	bare := newBareFile(b, 64<<20)
+	for start := counter.Stats().Bytes; counter.Stats().Bytes < start+6*segmentBytes; {
+		batch() // until there are spares
+	}
+	var ours, theirs []time.Duration
+	last := counter.Stats()
+	b.SetBytes(int64(size * entries))
+	b.ResetTimer()
+	for range b.N {
+		begin := time.Now()
+		n := batch()
+		between := time.Now()
+		bare.write(b, n)
+		ours, theirs = append(ours, between.Sub(begin)), append(theirs, time.Since(between))
+	}
+	b.StopTimer()
+	now := counter.Stats()
+	payload := float64(b.N * size * entries)
+	b.ReportMetric(float64(now.Bytes-last.Bytes)/payload, "written/payload")
+	b.ReportMetric(float64(now.Syncs-last.Syncs)/float64(b.N), "syncs/batch")
+	b.ReportMetric(total(ours)/total(theirs), "x-bare")
+	b.ReportMetric(median(ours)/median(theirs), "p50-x-bare")
+}
+
+func total(all []time.Duration) (sum float64) {
+	for _, d := range all {
+		sum += float64(d)
+	}
+	return sum
+}
+
+func median(all []time.Duration) float64 {
+	slices.Sort(all)
+	return float64(all[len(all)/2])
+}
+
+// bareFile is a file that was filled once and is written round and round.
+type bareFile struct {
+	file vfs.File
+	data []byte
+	size int64
+	off  int64
+}
+
+func newBareFile(b *testing.B, size int64) *bareFile {
+	f, err := vfs.OS{}.Create(filepath.Join(b.TempDir(), "bare"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	data := make([]byte, 8<<20)
+	for off := int64(0); off < size; off += int64(len(data)) {
+		if _, err := f.WriteAt(data, off); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		b.Fatal(err)
+	}
+	return &bareFile{file: f, data: data, size: size}
+}
+
+func (f *bareFile) write(b *testing.B, n int64) {
+	if f.off+n > f.size {
+		f.off = 0
+	}
+	if _, err := f.file.WriteAt(f.data[:n], f.off); err != nil {
+		b.Fatal(err)
+	}
+	if err := f.file.SyncData(); err != nil {
+		b.Fatal(err)
+	}
+	f.off += n
+}
+
+// BenchmarkBareWriteSync is what the disk can do: pieces as BenchmarkAppend's batches would be with
+// everybody waiting, written into a filled file, with an fdatasync each.
 func BenchmarkBareWriteSync(b *testing.B) {
-	for _, size := range []int{4 << 10, 64 << 10, 512 << 10, 4 << 20} {
+	for _, size := range []int64{4 << 10, 64 << 10, 512 << 10, 4 << 20} {
 		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
-			const fileBytes = 64 << 20
-			f, err := vfs.OS{}.Create(filepath.Join(b.TempDir(), "bare"))
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer f.Close()
-			zeros := make([]byte, 1<<20)
-			for off := int64(0); off < fileBytes; off += 1 << 20 {
-				if _, err := f.WriteAt(zeros, off); err != nil {
-					b.Fatal(err)
-				}
-			}
-			if err := f.Sync(); err != nil {
-				b.Fatal(err)
-			}
-			data := make([]byte, size)
-			b.SetBytes(int64(size))
-			off := int64(0)
+			f := newBareFile(b, 64<<20)
+			b.SetBytes(size)
 			for b.Loop() {
-				if _, err := f.WriteAt(data, off); err != nil {
-					b.Fatal(err)
-				}
-				if err := f.SyncData(); err != nil {
-					b.Fatal(err)
-				}
-				off = (off + int64(size)) % fileBytes
+				f.write(b, size)
 			}
 		})
 	}
@@ -122,12 +225,20 @@ func BenchmarkReadAt(b *testing.B) {
 
 func openOnDisk(tb testing.TB) *journal.Log {
 	tb.Helper()
+	return openWith(tb, func(*journal.Config, *catalog.Catalog) {})
+}
+
+// openWith opens a log on the real disk.
+func openWith(tb testing.TB, change func(*journal.Config, *catalog.Catalog)) *journal.Log {
+	tb.Helper()
 	dir := tb.TempDir()
 	c, err := catalog.Open(filepath.Join(dir, "catalog.db"))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l, err := journal.Open(journal.Config{FS: vfs.OS{}, Dir: filepath.Join(dir, "journal"), Catalog: c})
+	cfg := journal.Config{FS: vfs.OS{}, Dir: filepath.Join(dir, "journal"), Catalog: c}
+	change(&cfg, c)
+	l, err := journal.Open(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -140,4 +251,158 @@ func openOnDisk(tb testing.TB) *journal.Log {
 		}
 	})
 	return l
+}
+
+// BenchmarkOpen opens logs with more and more small entries, written in batches. The heap is that of the
+// open log, for each entry.
+func BenchmarkOpen(b *testing.B) {
+	for _, n := range []uint64{100_000, 1_000_000, 10_000_000} {
+		b.Run(fmt.Sprintf("entries=%d", n), func(b *testing.B) {
+			dir := b.TempDir()
+			c, err := catalog.Open(filepath.Join(dir, "catalog.db"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			cfg := journal.Config{FS: vfs.OS{}, Dir: filepath.Join(dir, "journal"), Catalog: c}
+			l, err := journal.Open(cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			fill(l, n)
+			if err := l.Close(); err != nil {
+				b.Fatal(err)
+			}
+			before := heap()
+			var opening time.Duration
+			for b.Loop() {
+				start := time.Now()
+				if l, err = journal.Open(cfg); err != nil {
+					b.Fatal(err)
+				}
+				opening += time.Since(start)
+				b.StopTimer()
+				b.ReportMetric(float64(heap()-before)/float64(n), "heap-B/entry")
+				p := make([]byte, 8)
+				if err := l.ReadAt(1, n/2, 0, p); err != nil {
+					b.Fatal(err)
+				}
+				if err := l.Close(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(opening.Milliseconds())/float64(b.N), "open-ms")
+		})
+	}
+}
+
+// fill appends n entries of 8 bytes to group 1.
+func fill(l *journal.Log, n uint64) {
+	const batch = 10_000
+	for first := uint64(1); first <= n; first += batch {
+		entries := make([]journal.Entry, batch)
+		data := make([]byte, 8*batch)
+		for i := range entries {
+			entries[i] = journal.Entry{Index: first + uint64(i), Term: 1, Data: data[8*i:][:8]}
+		}
+		done := make(chan struct{})
+		l.Append(journal.Write{Group: 1, Entries: entries, Done: func() { close(done) }})
+		<-done
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// latest is the Retainer of a group that keeps the last value of each key.
+type latest struct {
+	mu    sync.Mutex
+	index []uint64 // by key
+	live  []bool   // by index
+	size  uint32
+}
+
+func (k *latest) put(key int, index uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.live[k.index[key]] = false
+	k.index[key], k.live[index] = index, true
+}
+
+func (k *latest) Live(lo, hi uint64, yield func(uint64, []journal.Range) bool) error {
+	for index := max(lo, 1); index < min(hi, uint64(len(k.live))); index++ {
+		k.mu.Lock()
+		live := k.live[index]
+		k.mu.Unlock()
+		if live && !yield(index, []journal.Range{{Off: 0, Len: k.size}}) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (k *latest) LiveBytes(lo, hi uint64) (n int64) {
+	k.Live(lo, hi, func(uint64, []journal.Range) bool { n += int64(k.size); return true })
+	return n
+}
+
+// BenchmarkMover overwrites values of 1 KiB, in batches of 64: 20,000 hot keys, and 5,000 that are written
+// once. It reports the room on disk for each byte that is needed, and the bytes written for each byte of
+// payload.
+func BenchmarkMover(b *testing.B) {
+	const size, hot, cold, batch = 1024, 20_000, 5_000, 64
+	dir := b.TempDir()
+	c, err := catalog.Open(filepath.Join(dir, "catalog.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	l, err := journal.Open(journal.Config{FS: vfs.OS{}, Dir: filepath.Join(dir, "journal"), Catalog: c, SegmentBytes: 1 << 20})
+	if err != nil {
+		b.Fatal(err)
+	}
+	keys := &latest{index: make([]uint64, hot+cold), live: make([]bool, b.N*batch+cold+batch+1), size: size}
+	l.Retain(1, keys)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	index := uint64(0)
+	write := func(key func(i int) int) {
+		entries := make([]journal.Entry, batch)
+		chosen := make([]int, batch)
+		for i := range entries {
+			index++
+			chosen[i] = key(i)
+			entries[i] = journal.Entry{Index: index, Term: 1, Data: make([]byte, size)}
+		}
+		done := make(chan struct{})
+		l.Append(journal.Write{Group: 1, Entries: entries, State: &journal.HardState{Term: 1, Commit: index}, Done: func() { close(done) }})
+		<-done
+		for i := range entries {
+			keys.put(chosen[i], entries[i].Index)
+		}
+		l.Compact(1, index)
+	}
+	for n := 0; n < cold; n += batch {
+		write(func(i int) int { return hot + min(n+i, cold-1) })
+	}
+	b.ResetTimer()
+	most := int64(0)
+	for n := range b.N {
+		write(func(int) int { return rnd.IntN(hot) })
+		if n > b.N/2 {
+			most = max(most, l.Stats().Bytes)
+		}
+	}
+	b.StopTimer()
+	st := l.Stats()
+	b.ReportMetric(float64(most)/((hot+cold)*size), "disk-B/live-B")
+	b.ReportMetric(float64(st.Appended)/float64(index*size), "written-B/payload-B")
+	b.ReportMetric(float64(st.Moved)/float64(index*size), "moved-B/payload-B")
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
 }

@@ -3,6 +3,7 @@ package journal
 import (
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 )
 
@@ -23,9 +24,25 @@ type builder struct {
 	seg   *segment
 	count uint32
 	body  uint32
-	limit int     // length that the batch must not exceed
-	last  link    // the latest batch of the log
-	small [8]byte // payload of a small record
+	last  link // the latest batch of the log
+	foot  int  // what the records take in the segment's footer at most
+	added []added
+}
+
+// added is a record of a batch that is not durable yet.
+type added struct {
+	recordHeader
+	off   uint32 // of the payload in the batch
+	blob  *blob
+	small [boundsBytes]byte // payload of a HARDSTATE or BOUNDS record
+}
+
+// data is the payload, which of an ENTRY or FOOTER record is not kept.
+func (a *added) data() []byte {
+	if a.blob != nil {
+		return a.blob.payload
+	}
+	return a.small[:min(int(a.length), len(a.small))]
 }
 
 // start begins an empty batch for a segment.
@@ -37,21 +54,23 @@ func (b *builder) start(s *segment) {
 		b.buf = make([]byte, 0, 64<<10)
 	}
 	b.buf = b.buf[:batchBytes]
-	b.seg, b.count, b.body = s, 0, s.seed
-	b.limit = int(min(maxBatchBytes, s.size-s.end))
+	b.seg, b.count, b.body, b.foot = s, 0, s.seed, 0
+	clear(b.added)
+	b.added = b.added[:0]
 }
 
-// fits reports whether records of n bytes may join. One write of any size may be alone in a batch,
-// if the segment has the room.
-func (b *builder) fits(n int) bool {
-	if b.count == 0 {
-		return int64(len(b.buf)+n) <= b.seg.size-b.seg.end
+// fits reports whether records of n bytes, which take foot bytes in the footer, may join. One write of
+// any size may be alone in a batch, if the segment has the room. That for the footer stays free.
+func (b *builder) fits(n, foot int) bool {
+	if b.count > 0 && len(b.buf)+n > maxBatchBytes {
+		return false
 	}
-	return len(b.buf)+n <= b.limit
+	end := b.seg.end + int64(b.seg.file.padded(len(b.buf)+n))
+	return end+int64(footRoom(b.seg.foot+b.foot+foot)) <= b.seg.capacity
 }
 
-// add encodes a record and returns the offset of its payload in the batch.
-func (b *builder) add(h recordHeader, data []byte) int {
+// add encodes a record.
+func (b *builder) add(h recordHeader, data []byte) {
 	h.length = uint32(len(data))
 	h.payload = crc32.Update(b.seg.seed, castagnoli, data)
 	at := len(b.buf)
@@ -61,26 +80,29 @@ func (b *builder) add(h recordHeader, data []byte) int {
 	n := copy(b.buf[at+recordBytes:], data)
 	clear(b.buf[at+recordBytes+n:])
 	b.count++
-	return at + recordBytes
+	a := added{recordHeader: h, off: uint32(at + recordBytes)}
+	copy(a.small[:], data)
+	b.added = append(b.added, a)
 }
 
-// grow lengthens the batch by n bytes.
+// grow lengthens the batch by n bytes, and keeps room for the trailers of its sectors.
 func (b *builder) grow(n int) {
 	need := len(b.buf) + n
-	if need > cap(b.buf) {
-		buf := make([]byte, len(b.buf), alignUp(max(need, 2*cap(b.buf)), blockBytes))
+	if most := need + need/16 + 2*blockBytes; most > cap(b.buf) {
+		buf := make([]byte, len(b.buf), alignUp(max(most, 2*cap(b.buf)), blockBytes))
 		copy(buf, b.buf)
 		b.buf = buf
 	}
 	b.buf = b.buf[:need]
 }
 
-// finish completes the batch and returns its bytes and what the next batch has to follow.
+// finish completes the batch and returns its bytes, padded and with room for its sectors behind them,
+// and what the next batch has to follow.
 func (b *builder) finish(last link) ([]byte, link) {
 	h := batchHeader{count: b.count, lsn: last.lsn + 1, length: uint32(len(b.buf)), prev: last.crc, body: b.body}
 	h.encode(b.buf, b.seg.seed)
 	n := len(b.buf)
-	b.grow(alignUp(n, blockBytes) - n)
+	b.grow(b.seg.file.padded(n) - n)
 	clear(b.buf[n:])
 	return b.buf, link{h.lsn, h.crc}
 }
@@ -89,150 +111,258 @@ func (b *builder) finish(last link) ([]byte, link) {
 // segment.
 func (l *Log) run() {
 	defer close(l.drained)
-	l.batch.start(l.active)
-	for l.take() {
-		w := writer{log: l, queue: &l.flight}
-		if err := w.write(); err != nil {
+	for {
+		did, err := l.writeStep()
+		if err != nil {
 			l.fail(err)
 			return
 		}
-		l.mu.Lock()
-		if w.stopped {
-			l.flight.items = l.flight.items[w.doneItems:]
-			l.mu.Unlock()
+		if !did && !l.awaitWrites() {
 			return
 		}
-		l.flight.reset()
-		l.mu.Unlock()
 	}
 }
 
-// take moves the queue to flight as soon as somebody waits for it, and writes the mark when idle.
-// It returns false when the log is closed and nothing is left, or has failed.
-func (l *Log) take() bool {
+// awaitWrites waits for what may give run something to do. It returns false when the log has failed,
+// or is closed and all that has room is written.
+func (l *Log) awaitWrites() bool {
+	now := l.cfg.Clock()
+	l.mu.RLock()
+	failed, closed, waiting := l.err != nil, l.closed, len(l.fill.items) > 0
+	full := l.full != nil && len(l.ready) == 0
+	l.mu.RUnlock()
+	stop := l.stop
+	switch {
+	case failed:
+		return false
+	case closed && waiting && !l.writer.busy:
+		return true // it was closed just now, and nothing waits for company any more
+	case closed && !l.writer.busy:
+		if err := l.finalMark(); err != nil {
+			l.fail(err)
+		}
+		return false
+	case closed && full:
+		l.writer.abandon()
+		return false
+	case closed:
+		stop = nil // closed already; a segment is being prepared
+	}
 	var lazyC, idleC <-chan time.Time
-	if l.last().lsn > l.batch.seg.marked {
-		l.idle.Reset(markDelay)
+	if waiting && !l.writer.busy {
+		l.lazy.Reset(l.lazyFrom.Add(lazyDelay).Sub(now))
+		lazyC = l.lazy.C
+	}
+	if l.unmarked() {
+		l.idle.Reset(l.lastWrite.Add(markDelay).Sub(now))
 		idleC = l.idle.C
 	}
-	due := false
-	for {
-		l.mu.Lock()
-		waiting, urgent := len(l.fill.items) > 0, l.fill.urgent || l.closed || due
-		if l.err != nil {
-			l.mu.Unlock()
+	select {
+	case <-l.wake:
+	case <-stop:
+	case <-l.failed:
+	case <-lazyC:
+	case <-idleC:
+		if _, err := l.markStep(); err != nil {
+			l.fail(err)
 			return false
-		}
-		if waiting && urgent {
-			l.fill, l.flight = l.flight, l.fill
-			l.fill.base = l.flight.base + uint64(len(l.flight.entries))
-			l.mu.Unlock()
-			return true
-		}
-		closed := l.closed
-		l.mu.Unlock()
-		if closed {
-			l.finalMark()
-			return false
-		}
-		if waiting && lazyC == nil {
-			l.lazy.Reset(lazyDelay)
-			lazyC = l.lazy.C
-		}
-		select {
-		case <-l.wake:
-		case <-l.stop:
-		case <-l.failed:
-		case <-lazyC:
-			due = true
-		case <-idleC:
-			idleC = nil
-			if err := l.batch.seg.mark(l.last().lsn); err != nil {
-				l.fail(err)
-			}
 		}
 	}
+	return true
+}
+
+// writeStep writes at most one batch of what is queued. It returns false when there is nothing to
+// write yet, or no segment for it.
+func (l *Log) writeStep() (did bool, err error) {
+	if !l.writer.busy && !l.take() {
+		return false, nil
+	}
+	return l.writer.step()
+}
+
+// take moves the queue to flight as soon as somebody waits for it, or it has waited for lazyDelay.
+func (l *Log) take() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil || len(l.fill.items) == 0 {
+		return false
+	}
+	if !l.fill.urgent && !l.closed {
+		now := l.cfg.Clock()
+		if l.lazyFrom.IsZero() {
+			l.lazyFrom = now
+		}
+		if now.Before(l.lazyFrom.Add(lazyDelay)) {
+			return false
+		}
+	}
+	l.lazyFrom = time.Time{}
+	l.fill, l.flight = l.flight, l.fill
+	l.fill.base = l.flight.base + uint64(len(l.flight.entries))
+	l.writer = writer{log: l, queue: &l.flight, busy: true}
+	return true
 }
 
 // last is the link of the latest batch of the log. Called by run only, which alone changes it.
 func (l *Log) last() link { return l.batch.last }
 
+// unmarked reports whether the mark lags behind.
+func (l *Log) unmarked() bool { return l.last().lsn > l.batch.seg.marked }
+
+// markStep writes the mark when the log has been idle for markDelay.
+func (l *Log) markStep() (did bool, err error) {
+	if !l.unmarked() || l.cfg.Clock().Before(l.lastWrite.Add(markDelay)) {
+		return false, nil
+	}
+	return true, l.batch.seg.mark(l.last().lsn)
+}
+
 // finalMark leaves durable evidence of the whole log behind on Close.
-func (l *Log) finalMark() {
+func (l *Log) finalMark() error {
 	s := l.batch.seg
 	if l.last().lsn == 0 {
-		return
+		return nil
 	}
 	if err := s.mark(l.last().lsn); err != nil {
-		l.fail(err)
-		return
-	}
-	if err := s.file.SyncData(); err != nil {
-		l.fail(fmt.Errorf("sync mark of %s: %w", s.file.Name(), err))
-	}
-}
-
-// writer writes one queue as a sequence of batches. Everything before items[doneItems] and
-// entries[doneEntries] is durable; up to nextItem and nextEntry it is encoded.
-type writer struct {
-	log                    *Log
-	queue                  *queue
-	doneItems, nextItem    int
-	doneEntries, nextEntry int
-	reclaimable            bool // a release or delete became durable
-	stopped                bool // the log was closed while it waited for a segment
-}
-
-func (w *writer) write() error {
-	for w.nextItem < len(w.queue.items) && !w.stopped {
-		it := &w.queue.items[w.nextItem]
-		var err error
-		if it.bytes > w.log.maxItem {
-			err = w.split(it)
-		} else if err = w.room(it.bytes); err == nil && !w.stopped {
-			w.encode(it)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if w.stopped {
-		return nil
-	}
-	return w.flush()
-}
-
-// room makes the batch ready for n more bytes: it writes the batch and takes the next segment if it
-// must.
-func (w *writer) room(n int) error {
-	b := &w.log.batch
-	if b.fits(n) {
-		return nil
-	}
-	if err := w.flush(); err != nil {
 		return err
 	}
-	for !b.fits(n) {
-		s := w.log.nextSegment()
-		if s == nil {
-			w.stopped = true
-			return nil
-		}
-		b.start(s)
+	if err := s.file.SyncData(); err != nil {
+		return fmt.Errorf("sync mark of %s: %w", s.file.Name(), err)
 	}
 	return nil
 }
 
+// writer writes one queue as a sequence of batches, one in each step. Everything before
+// items[doneItems] and entries[doneEntries] is durable; up to nextItem and nextEntry it is encoded.
+// Owned by run.
+type writer struct {
+	log                    *Log
+	queue                  *queue
+	busy                   bool // the queue is not finished
+	doneItems, nextItem    int
+	doneEntries, nextEntry int
+	part                   int  // so many entries of items[nextItem], which is split, are encoded
+	reclaimable            bool // a release or delete became durable
+}
+
+// step encodes until a batch is full or the queue ends, and writes the batch. It returns false when
+// there is no segment with room for what comes next.
+func (w *writer) step() (did bool, err error) {
+	b := &w.log.batch
+	for w.nextItem < len(w.queue.items) {
+		it := &w.queue.items[w.nextItem]
+		split := w.log.oversize(it)
+		begun := b.count > 0 || w.doneItems < w.nextItem
+		n, foot := it.bytes, it.foot
+		if split {
+			if w.part == 0 && begun {
+				return true, w.flush()
+			}
+			n, foot = w.partSize(it)
+		}
+		if !b.fits(n, foot) {
+			if begun {
+				return true, w.flush()
+			}
+			if !w.log.segmentReady() {
+				return false, nil
+			}
+			if sealed, err := w.seal(); sealed || err != nil {
+				return true, err
+			}
+			b.start(w.log.nextSegment())
+			continue
+		}
+		b.foot += foot
+		if !split {
+			w.encode(it)
+		} else if w.encodePart(it) {
+			return true, w.flush()
+		}
+	}
+	if err := w.flush(); err != nil {
+		return false, err
+	}
+	w.busy = false
+	w.log.mu.Lock()
+	w.log.flight.reset()
+	w.log.mu.Unlock()
+	return true, nil
+}
+
+// seal writes the footer of the segment that the log is about to leave. It returns false when there is
+// nothing to seal: the segment is empty, has its footer, or is not written any more.
+func (w *writer) seal() (bool, error) {
+	b := &w.log.batch
+	s := b.seg
+	if s.last.lsn == 0 || s.footer != (span64{}) || s.capacity == s.end {
+		return false, nil
+	}
+	p, at, sums := s.encodeFooter()
+	b.start(s)
+	s.sealing = &tables{off: s.end + batchBytes + recordBytes + int64(at), length: uint32(len(p) - at), sums: sums}
+	b.add(recordHeader{kind: kindFooter}, p)
+	return true, w.flush()
+}
+
+// partSize is the room that the next part of an item takes which no segment can hold in one batch.
+func (w *writer) partSize(it *item) (n, foot int) {
+	switch {
+	case w.part == 0 && it.headed():
+		n, foot = recordSize(boundsBytes), footGroupMax
+		if it.snapshot != nil {
+			n += recordSize(len(it.snapshot.payload))
+			foot += 24 + alignUp(len(it.snapshot.payload), 8)
+		}
+		return n, foot
+	case w.part < it.entries+it.head():
+		return recordSize(len(w.queue.entries[w.nextEntry].Data)), footGroupMax + footEntryMax
+	}
+	return recordSize(8), footGroupMax
+}
+
+// head is the number of parts before the entries.
+func (it *item) head() int {
+	if it.headed() {
+		return 1
+	}
+	return 0
+}
+
+func (it *item) headed() bool { return it.snapshot != nil || it.special != 0 }
+
+// encodePart adds the next part of such an item to the batch: what stands before its entries, each of
+// them, its state. It returns true when that was the last one.
+func (w *writer) encodePart(it *item) (done bool) {
+	entries := it.head() + it.entries
+	switch {
+	case w.part < it.head():
+		w.encodeHead(it)
+	case w.part < entries:
+		w.encodeEntry()
+	default:
+		w.encodeState(it.group, it.state)
+	}
+	w.part++
+	if w.part < entries || w.part == entries && it.hasState {
+		return false
+	}
+	w.part = 0
+	w.nextItem++
+	return true
+}
+
+// abandon leaves in flight what cannot be written any more.
+func (w *writer) abandon() {
+	w.log.mu.Lock()
+	w.log.flight.items = w.log.flight.items[w.doneItems:]
+	w.log.mu.Unlock()
+	w.busy = false
+}
+
 // encode adds all records of an item to the batch.
 func (w *writer) encode(it *item) {
-	b := &w.log.batch
-	switch it.special {
-	case kindGroupDel:
-		b.add(recordHeader{kind: kindGroupDel, group: it.group.id}, nil)
-	case kindBounds:
-		le.PutUint64(b.small[:], it.last)
-		b.add(recordHeader{kind: kindBounds, group: it.group.id, index: it.index, term: it.term}, b.small[:])
-	}
+	w.encodeHead(it)
 	for range it.entries {
 		w.encodeEntry()
 	}
@@ -242,62 +372,68 @@ func (w *writer) encode(it *item) {
 	w.nextItem++
 }
 
-func (w *writer) encodeEntry() {
+// encodeHead adds the records of an item that stand before its entries.
+func (w *writer) encodeHead(it *item) {
 	b := &w.log.batch
+	if it.snapshot != nil {
+		b.addBlob(it.group, it.snapshot)
+	}
+	switch it.special {
+	case kindGroupDel:
+		b.add(recordHeader{kind: kindGroupDel, group: it.group.id}, nil)
+	case kindBounds:
+		b.add(recordHeader{kind: kindBounds, group: it.group.id, index: it.bounds.index, term: it.bounds.term},
+			it.bounds.encode())
+	}
+	if it.blob != nil {
+		b.addBlob(it.group, it.blob)
+	}
+}
+
+func (b *builder) addBlob(g *group, from *blob) {
+	b.add(recordHeader{kind: from.kind, entryType: from.entryType, group: g.id, index: from.index, term: from.term},
+		from.payload)
+	b.added[len(b.added)-1].blob = from
+}
+
+func (w *writer) encodeEntry() {
 	q := &w.queue.entries[w.nextEntry]
-	off := b.add(recordHeader{
+	w.log.batch.add(recordHeader{
 		kind:      kindEntry,
 		entryType: q.Type,
 		group:     q.group.id,
 		index:     q.Index,
 		term:      q.Term,
 	}, q.Data)
-	q.place = place{seg: b.seg.id, off: uint32(b.seg.end + int64(off)), length: uint32(len(q.Data))}
 	w.nextEntry++
 }
 
 func (w *writer) encodeState(g *group, s HardState) {
-	b := &w.log.batch
-	le.PutUint64(b.small[:], s.Vote)
-	b.add(recordHeader{kind: kindHardState, group: g.id, index: s.Commit, term: s.Term}, b.small[:])
-}
-
-// split writes an item that no segment can hold in one batch: its entries, then its state.
-func (w *writer) split(it *item) error {
-	if err := w.flush(); err != nil {
-		return err
-	}
-	for range it.entries {
-		if err := w.room(recordSize(len(w.queue.entries[w.nextEntry].Data))); err != nil || w.stopped {
-			return err
-		}
-		w.encodeEntry()
-	}
-	if it.hasState {
-		if err := w.room(recordSize(8)); err != nil || w.stopped {
-			return err
-		}
-		w.encodeState(it.group, it.state)
-	}
-	w.nextItem++
-	return w.flush()
+	var vote [8]byte
+	le.PutUint64(vote[:], s.Vote)
+	w.log.batch.add(recordHeader{kind: kindHardState, group: g.id, index: s.Commit, term: s.Term}, vote[:])
 }
 
 // flush writes and syncs the batch, makes its entries readable from the file and calls Done for the
 // items that it completed.
 func (w *writer) flush() error {
 	l, b := w.log, &w.log.batch
-	s, last := b.seg, b.last
+	s, last, off := b.seg, b.last, b.seg.end
 	if b.count > 0 { // none: items without records, which wait for what is durable already
 		var buf []byte
 		buf, last = b.finish(b.last)
-		if _, err := s.file.WriteAt(buf, s.end); err != nil {
-			return fmt.Errorf("write batch %d to %s at offset %d: %w", last.lsn, s.file.Name(), s.end, err)
+		n := len(buf)
+		if s.last.lsn == 0 {
+			s.file.first = last.lsn
+		}
+		if err := s.file.write(buf[:cap(buf)], n, s.end, last.lsn); err != nil {
+			return fmt.Errorf("write batch %d to %s at offset %d: %w", last.lsn, s.file.Name(), s.physical(s.end), err)
 		}
 		if err := s.file.SyncData(); err != nil {
 			return fmt.Errorf("sync batch %d of %s: %w", last.lsn, s.file.Name(), err)
 		}
-		s.end += int64(len(buf))
+		s.end += int64(n)
+		l.lastWrite = l.cfg.Clock()
 	}
 
 	l.acks.Lock()
@@ -311,15 +447,15 @@ func (w *writer) flush() error {
 		if s.last.lsn == 0 {
 			s.before = b.last
 		}
-		s.last, s.used = last, s.end
+		s.last = last
 	}
-	w.completeLocked(s)
-	needSpare := l.needSpareLocked()
+	w.completeLocked(s, off)
+	needSegment := l.needSegmentLocked()
 	l.mu.Unlock()
 
 	b.last = last
 	b.start(s)
-	if needSpare {
+	if needSegment {
 		signal(l.prepare)
 	}
 	if w.reclaimable {
@@ -333,29 +469,92 @@ func (w *writer) flush() error {
 	return nil
 }
 
-// completeLocked puts what was just synced into the tables.
-func (w *writer) completeLocked(s *segment) {
+// completeLocked puts what was just synced into the tables; the batch began at off.
+func (w *writer) completeLocked(s *segment, off int64) {
 	l := w.log
-	for ; w.doneEntries < w.nextEntry; w.doneEntries++ {
-		q := &w.queue.entries[w.doneEntries]
-		q.group.written(q.Index, uint32(w.queue.base)+uint32(w.doneEntries), q.place)
-		s.noteLocked(q.group.id, q.Index)
+	for i := range l.batch.added {
+		a := &l.batch.added[i]
+		if a.kind == kindFooter {
+			l.sealedLocked(s, span64{off, s.end - off})
+			continue
+		}
+		c, err := s.applyLocked(a.recordHeader, uint32(off)+a.off, a.data())
+		if err != nil {
+			panic(fmt.Sprintf("BUG: journal: wrote what it cannot read: %v", err))
+		}
+		w.recordLocked(s, c, a)
 	}
 	for i := w.doneItems; i < w.nextItem; i++ {
-		it := &w.queue.items[i]
-		w.queue.bytes -= int64(it.bytes)
-		if it.bytes > 0 {
-			s.noteLocked(it.group.id, 0)
+		w.queue.bytes -= int64(w.queue.items[i].bytes)
+		l.durable++
+	}
+	l.appended += s.end - off
+	s.used = s.end
+	if s.tables == nil {
+		s.used += int64(footRoom(s.foot))
+	}
+}
+
+// recordLocked enters a durable record into its group's table.
+func (w *writer) recordLocked(s *segment, c *contents, a *added) {
+	l := w.log
+	w.reclaimable = w.reclaimable || a.kind == kindGroupDel || a.kind == kindBounds || a.kind == kindObjectDel
+	if a.kind == kindGroupDel {
+		l.dropped[a.group] = s.id
+		return
+	}
+	if a.kind == kindEntry {
+		q := &w.queue.entries[w.doneEntries]
+		if !q.group.written(a.index, uint32(w.queue.base)+uint32(w.doneEntries), s.id, c.rowCount-1) {
+			q.group.pin(s.id, l.enqueued, l.durable) // by something that is still queued
 		}
-		w.reclaimable = w.reclaimable || it.special != 0
-		switch it.special {
-		case kindGroupDel:
-			l.dropped[it.group.id] = s.id
-		case kindBounds:
-			it.group.released, it.group.boundsSeg = it.index, s.id
+		w.doneEntries++
+		return
+	}
+	g := l.groups[a.group]
+	if g == nil {
+		return // dropped meanwhile
+	}
+	switch a.kind {
+	case kindHardState:
+		g.stateSeg = s.id
+	case kindBounds:
+		b := decodeBounds(a.recordHeader, a.data())
+		g.durableBase, g.durableReleased, g.boundsSeg = b.index+1, b.released, s.id
+		g.trim()
+	case kindSnapshot:
+		g.voidDurable(0, a.blob)
+		g.snapSeg = s.id
+	case kindObject:
+		if o, ok := g.objects[a.index]; ok && o.blob == a.blob {
+			g.objects[a.index] = object{seg: s.id, row: c.objects[c.objectAt(a.index)].row}
+		} else {
+			g.pin(s.id, l.enqueued, l.durable)
 		}
-		if it.hasState {
-			it.group.stateSeg = s.id
-		}
+	case kindRelocated:
+		g.relocated(s.id, a, c)
+	}
+}
+
+// relocated enters a durable RELOCATED record.
+func (g *group) relocated(seg uint32, a *added, c *contents) {
+	rows := find(c.sparse, a.index)
+	if rows[len(rows)-1].log {
+		g.place(run{first: a.index, count: 1, seg: seg, moved: true})
+	}
+	g.addPart(seg, a.index, a.index)
+	queued := slices.DeleteFunc(g.pending[a.index], func(b *blob) bool { return b == a.blob })
+	if len(queued) == 0 {
+		delete(g.pending, a.index)
+	} else {
+		g.pending[a.index] = queued
+	}
+}
+
+// sealedLocked notes that the segment's footer is durable. From now on its tables are read from there.
+func (l *Log) sealedLocked(s *segment, footer span64) {
+	s.tables, s.sealing, s.footer = s.sealing, nil, footer
+	for _, c := range s.groups {
+		c.shrink()
 	}
 }

@@ -1,9 +1,12 @@
 package journal
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"time"
 
 	"millrace/storage/vfs"
 )
@@ -31,6 +34,31 @@ type Config struct {
 	// MaxQueuedBytes is how much may wait to be written before Admit answers ErrBusy; Append itself
 	// always queues. 0: 128 MiB.
 	MaxQueuedBytes int64
+	// MoveBytesPerSecond is how many bytes a second may be read and appended again to give segments back of
+	// which little is needed; four times as many when the disk is full. 0: 32 MiB.
+	MoveBytesPerSecond int64
+	// SlackBytes is how much more than twice what is needed the log may take before that begins. 0: three
+	// segments.
+	SlackBytes int64
+	// Key, of KeyBytes, is the node key: new segments are encrypted with AES-256-XTS under a data key
+	// that is kept in Keys, wrapped by it. Segments that are there stay as they are. nil: new segments
+	// are not encrypted, and those that are cannot be read without PrevKey.
+	Key []byte
+	// PrevKey is the node key that the data key may still be wrapped by; Open wraps it anew under Key.
+	// Without Key it only opens the encrypted segments that there are. nil: none.
+	PrevKey []byte
+	// Keys keeps the wrapped data key. Required with Key or PrevKey.
+	Keys KeyStore
+	// Manual is for simulations: the log has no goroutines, and everything happens in Work, on the
+	// caller's goroutine. With equal Clock, Rand and calls it does the same operations in the same
+	// order.
+	Manual bool
+	// Clock tells how long writes wait for company and when a full disk is tried again. nil: time.Now;
+	// another one makes sense with Manual only.
+	Clock func() time.Time
+	// Rand makes salts, identities of files and keys; it must be fit for keys when Key is given. nil:
+	// crypto/rand.
+	Rand io.Reader
 	// Logger gets what an operator should know. nil: nothing is logged.
 	Logger *slog.Logger
 	// OnFatal is called once, with no lock held, when a write or sync failed: nothing is
@@ -48,6 +76,18 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxQueuedBytes == 0 {
 		c.MaxQueuedBytes = 128 << 20
+	}
+	if c.SlackBytes == 0 {
+		c.SlackBytes = 3 * c.SegmentBytes
+	}
+	if c.MoveBytesPerSecond == 0 {
+		c.MoveBytesPerSecond = 32 << 20
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -72,8 +112,22 @@ func (c Config) validate() error {
 				f.name, f.bytes, blockBytes, minSegmentBytes, int64(maxSegmentBytes))
 		}
 	}
+	for _, k := range []struct {
+		name string
+		key  []byte
+	}{{"Key", c.Key}, {"PrevKey", c.PrevKey}} {
+		if k.key != nil && len(k.key) != KeyBytes {
+			return fmt.Errorf("journal: %s has %d bytes, it needs %d", k.name, len(k.key), KeyBytes)
+		}
+		if k.key != nil && c.Keys == nil {
+			return fmt.Errorf("journal: Config needs Keys with %s", k.name)
+		}
+	}
 	if c.MaxQueuedBytes < 0 {
 		return fmt.Errorf("journal: MaxQueuedBytes %d is negative", c.MaxQueuedBytes)
+	}
+	if c.MoveBytesPerSecond < 0 || c.SlackBytes < 0 {
+		return fmt.Errorf("journal: MoveBytesPerSecond %d or SlackBytes %d is negative", c.MoveBytesPerSecond, c.SlackBytes)
 	}
 	return nil
 }

@@ -6,7 +6,8 @@ import (
 )
 
 var (
-	// ErrCompacted is returned when an entry was released and is no longer kept.
+	// ErrCompacted is returned when an entry lies before the first one of its group, or, by ReadAt, when
+	// what was asked for of such an entry is no longer kept.
 	ErrCompacted = errors.New("journal: entry is compacted")
 	// ErrUnavailable is returned when an entry lies beyond the last one of its group.
 	ErrUnavailable = errors.New("journal: entry is not stored")
@@ -19,6 +20,12 @@ var (
 	ErrBusy = errors.New("journal: too many bytes are queued")
 	// ErrTooLarge is returned by Admit when an entry could not fit in a segment.
 	ErrTooLarge = errors.New("journal: entry is larger than a segment can hold")
+	// ErrWrongKey is returned by Open when Config.Key is not the key of the log.
+	ErrWrongKey = errors.New("journal: wrong key")
+	// ErrNoKey is returned by Open when the log is encrypted and Config.Key is missing.
+	ErrNoKey = errors.New("journal: the log is encrypted")
+	// ErrNoObject is returned when a group has no object with the key.
+	ErrNoObject = errors.New("journal: no such object")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("journal: log is closed")
 )

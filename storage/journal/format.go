@@ -7,24 +7,39 @@ import (
 	"hash/crc32"
 )
 
-// The bytes of a segment file, version 1. All numbers are little-endian, all checksums CRC-32C.
+// The bytes of a segment file, version 2. All numbers are little-endian, all checksums CRC-32C.
 //
-// A segment has a fixed size and is zero before it is used:
+// A file has a fixed size, and an identity that it keeps when it is used again for another segment:
 //
-//	0      header     one block
+//	0      header     one block of 4096 bytes
 //	4096   mark       one block
-//	8192   batches    each a multiple of 4096 long, one after the other; zeros follow the last one
+//	8192   sectors    of 512 bytes, eight to a block
 //
 // Header (the rest of its block is zero):
 //
 //	 0  8  magic "MLRCJRNL"
-//	 8  4  version, 1
-//	12  4  zero
+//	 8  4  version, 2
+//	12  4  cipher of the sectors' contents: 0 none, 1 AES-256-XTS (crypt.go)
 //	16  8  segment number, as in the file name
 //	24  8  size of the file in bytes
 //	32  8  salt, random, made anew for each segment
 //	40  8  node identity
-//	48  4  checksum of bytes 0..47
+//	48  8  identity of the file, random
+//	56  4  identifier of the data key, 0 without a cipher
+//	60  4  checksum of bytes 0..59
+//
+// Sector. What a sector was before a batch wrote it is zero, or a sector of an earlier segment in the
+// same file, whose LSN is smaller: each batch writes whole sectors, and the log goes forward only.
+//
+//	  0 496  content; encrypted, if the header says so
+//	496   8  LSN of the batch that wrote the sector, not 0
+//	504   4  checksum, from the seed of the file, over the sector's number (4 bytes: its offset in the
+//	         file / 512) and bytes 0..503. The seed of the file is the checksum of its identity.
+//	508   4  zero
+//
+// The contents of the sectors, one after the other, are the batches: all that is said about bytes
+// below is about contents, and an offset in a segment is 8192 and what contents stand before. A block
+// holds 3968 bytes of content, and a batch fills whole blocks.
 //
 // All checksums below start from the seed of the segment, the checksum of its salt and number, so
 // that bytes of another segment or of an earlier life of the blocks never look valid.
@@ -37,7 +52,7 @@ import (
 //	 8  8  LSN of a batch whose sync had returned before the mark was written
 //	16  4  checksum of bytes 0..15
 //
-// Batch: a header, its records, zeros up to a multiple of 4096. Batch n+1 is written only after the
+// Batch: a header, its records, zeros up to a multiple of 3968. Batch n+1 is written only after the
 // sync of batch n returned.
 //
 //	 0  4  magic "BTC1"
@@ -65,18 +80,44 @@ import (
 //	1  ENTRY      payload: the entry's data, verbatim. It voids the group's entries at index and above.
 //	2  HARDSTATE  index: commit. Payload: 8 bytes vote. The latest one of a group counts.
 //	3  GROUPDEL   everything of the group before it is void.
-//	4  BOUNDS     entries up to index are released, term is the term of index. Payload: 8 bytes, the last
-//	              index of the group; entries above it that stand before this record are void.
+//	4  BOUNDS     the log begins after entry index, term is the term of index. Payload:
+//	              8 bytes, the last entry: those above it that stand before this record are void. The log goes
+//	                on after it, or after index if that is larger (a Reset);
+//	              8 bytes, released: nobody needs entries up to it. Missing: it is index.
+//	5  SNAPSHOT   index, term: those of the snapshot. The latest one of a group counts. Payload: 8 bytes key of
+//	              its first object, 8 bytes length of all, 4 bytes number, 4 bytes checksum, then the members,
+//	              opaque to the journal.
+//	6  OBJECT     index: the key. Payload: the object, in place of an older one with the key.
+//	7  OBJECTDEL  payload: 8 bytes a key; those objects are void.
+//	8  RELOCATED  parts of an entry's data, in a new place; the entry type is that of the entry. It voids nothing.
+//	              Payload, with the data of all ranges at its end, one after the other:
+//	               0  4  length of the entry's data
+//	               4  4  number of ranges
+//	               8  4  1: it stands for the entry in the log, and has all of it; 0: it does not
+//	              12  4  checksum of bytes 0..11 and of the ranges
+//	              16     the ranges, ascending and apart: 4 bytes offset, 4 bytes length
+//	9  FOOTER     what the segment holds, see footer.go. The only record of the last batch of a segment.
+//
+// Version 1, which is read and not written any more, differs in this: the file is zero before it is
+// used and used once; there are no sectors and no ciphers, a batch stands in the file as it is, and is
+// filled up to a multiple of 4096; the header has zeros at 12..15, and its checksum, of bytes 0..47, at
+// 48..51.
 const (
-	version = 1
+	version1 = 1
+	version2 = 2
 
-	blockBytes   = 4096
-	markOffset   = blockBytes
-	dataOffset   = 2 * blockBytes
-	headerBytes  = 52
-	markBytes    = 20
-	batchBytes   = 32 // header of a batch
-	recordBytes  = 40 // header of a record
+	blockBytes  = 4096
+	markOffset  = blockBytes
+	dataOffset  = 2 * blockBytes
+	headerBytes = 64
+	markBytes   = 20
+	batchBytes  = 32 // header of a batch
+	recordBytes = 40 // header of a record
+
+	boundsBytes    = 16 // payload of a BOUNDS record
+	snapshotBytes  = 24 // payload of a SNAPSHOT record, without the members
+	relocatedBytes = 16 // payload of a RELOCATED record, without ranges and data
+
 	payloadAlign = 8
 )
 
@@ -94,6 +135,11 @@ const (
 	kindHardState kind = 2
 	kindGroupDel  kind = 3
 	kindBounds    kind = 4
+	kindSnapshot  kind = 5
+	kindObject    kind = 6
+	kindObjectDel kind = 7
+	kindRelocated kind = 8
+	kindFooter    kind = 9
 )
 
 // maxIndex bounds the indexes that are read, so that one more is still a number.
@@ -109,6 +155,16 @@ func (k kind) String() string {
 		return "GROUPDEL"
 	case kindBounds:
 		return "BOUNDS"
+	case kindSnapshot:
+		return "SNAPSHOT"
+	case kindObject:
+		return "OBJECT"
+	case kindObjectDel:
+		return "OBJECTDEL"
+	case kindRelocated:
+		return "RELOCATED"
+	case kindFooter:
+		return "FOOTER"
 	}
 	return fmt.Sprintf("type %d", uint8(k))
 }
@@ -119,15 +175,27 @@ var le = binary.LittleEndian
 // instruction.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// cipherID names what encrypts the contents of a segment's sectors.
+type cipherID uint32
+
+const (
+	cipherNone cipherID = 0
+	cipherXTS  cipherID = 1
+)
+
 // header describes a segment; see the table above.
 type header struct {
-	id   uint32
-	size int64
-	salt uint64
-	node uint64
+	version  uint32
+	cipher   cipherID
+	id       uint32
+	size     int64
+	salt     uint64
+	node     uint64
+	identity uint64 // of the file; 0 in version 1
+	key      uint32
 }
 
-// seed is what all checksums inside the segment start from.
+// seed is what all checksums inside the batches start from.
 func (h header) seed() uint32 {
 	var b [12]byte
 	le.PutUint64(b[0:], h.salt)
@@ -135,15 +203,34 @@ func (h header) seed() uint32 {
 	return crc32.Checksum(b[:], castagnoli)
 }
 
+// fileSeed is what the checksums of sectors start from.
+func (h header) fileSeed() uint32 {
+	return crc32.Checksum(le.AppendUint64(nil, h.identity), castagnoli)
+}
+
+// sumAt is where the checksum of a header stands.
+func (h header) sumAt() int {
+	if h.version == version1 {
+		return 48
+	}
+	return 60
+}
+
 func (h header) encode(b []byte) {
 	clear(b[:headerBytes])
 	copy(b, segmentMagic)
-	le.PutUint32(b[8:], version)
+	le.PutUint32(b[8:], h.version)
+	le.PutUint32(b[12:], uint32(h.cipher))
 	le.PutUint64(b[16:], uint64(h.id))
 	le.PutUint64(b[24:], uint64(h.size))
 	le.PutUint64(b[32:], h.salt)
 	le.PutUint64(b[40:], h.node)
-	le.PutUint32(b[48:], crc32.Checksum(b[:48], castagnoli))
+	if h.version != version1 {
+		le.PutUint64(b[48:], h.identity)
+		le.PutUint32(b[56:], h.key)
+	}
+	at := h.sumAt()
+	le.PutUint32(b[at:], crc32.Checksum(b[:at], castagnoli))
 }
 
 func decodeHeader(b []byte) (header, error) {
@@ -153,17 +240,28 @@ func decodeHeader(b []byte) (header, error) {
 	if string(b[:8]) != segmentMagic {
 		return header{}, errors.New("segment header has a wrong magic number")
 	}
-	if crc32.Checksum(b[:48], castagnoli) != le.Uint32(b[48:]) {
+	h := header{version: le.Uint32(b[8:])}
+	at := h.sumAt()
+	if crc32.Checksum(b[:at], castagnoli) != le.Uint32(b[at:]) {
 		return header{}, errors.New("segment header has a wrong checksum")
 	}
-	if v := le.Uint32(b[8:]); v != version {
-		return header{}, fmt.Errorf("segment has format version %d, this program reads %d", v, version)
+	if h.version != version1 && h.version != version2 {
+		return header{}, fmt.Errorf("segment has format version %d, this program reads %d and %d", h.version,
+			version1, version2)
+	}
+	h.cipher, h.salt, h.node = cipherID(le.Uint32(b[12:])), le.Uint64(b[32:]), le.Uint64(b[40:])
+	if h.version == version2 {
+		h.identity, h.key = le.Uint64(b[48:]), le.Uint32(b[56:])
+	}
+	if h.cipher > cipherXTS || h.cipher != cipherNone && h.version == version1 {
+		return header{}, fmt.Errorf("segment is encrypted with cipher %d, this program knows %d", h.cipher, cipherXTS)
 	}
 	id, size := le.Uint64(b[16:]), le.Uint64(b[24:])
 	if id == 0 || id > maxSegmentID || size > maxSegmentBytes {
 		return header{}, errors.New("segment header has a number or size out of range")
 	}
-	return header{id: uint32(id), size: int64(size), salt: le.Uint64(b[32:]), node: le.Uint64(b[40:])}, nil
+	h.id, h.size = uint32(id), int64(size)
+	return h, nil
 }
 
 func encodeMark(b []byte, seed uint32, lsn uint64) {
@@ -254,23 +352,37 @@ func decodeRecordHeader(b []byte, seed uint32) (recordHeader, error) {
 		term:      le.Uint64(b[24:]),
 		payload:   le.Uint32(b[32:]),
 	}
-	switch h.kind {
-	case kindEntry:
-		if h.index == 0 || h.index > maxIndex {
-			return recordHeader{}, fmt.Errorf("entry record has index %d", h.index)
-		}
-	case kindHardState, kindBounds:
-		if h.length != 8 {
-			return recordHeader{}, fmt.Errorf("%v record has a payload of %d bytes", h.kind, h.length)
-		}
-	case kindGroupDel:
-		if h.length != 0 {
-			return recordHeader{}, fmt.Errorf("%v record has a payload of %d bytes", h.kind, h.length)
-		}
-	default:
+	if h.kind < kindEntry || h.kind > kindFooter {
 		return recordHeader{}, fmt.Errorf("record has unknown %v", h.kind)
 	}
+	if !h.lengthOK() {
+		return recordHeader{}, fmt.Errorf("%v record has a payload of %d bytes", h.kind, h.length)
+	}
+	if (h.kind == kindEntry || h.kind == kindRelocated) && (h.index == 0 || h.index > maxIndex) {
+		return recordHeader{}, fmt.Errorf("%v record has index %d", h.kind, h.index)
+	}
 	return h, nil
+}
+
+// lengthOK reports whether a record of this kind may have a payload of that length.
+func (h *recordHeader) lengthOK() bool {
+	switch h.kind {
+	case kindHardState:
+		return h.length == 8
+	case kindBounds:
+		return h.length == 8 || h.length == boundsBytes
+	case kindGroupDel:
+		return h.length == 0
+	case kindSnapshot:
+		return h.length >= snapshotBytes
+	case kindObjectDel:
+		return h.length > 0 && h.length%8 == 0
+	case kindRelocated:
+		return h.length >= relocatedBytes
+	case kindFooter:
+		return h.length >= footHeadBytes
+	}
+	return true
 }
 
 // record is one decoded record: its header, where the payload starts in the batch, and the payload.
@@ -343,4 +455,139 @@ func isZero(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// bounds is what a BOUNDS record says.
+type bounds struct {
+	index, term uint64 // the log begins after index
+	last        uint64 // entries above are void
+	released    uint64 // nobody needs entries up to here
+}
+
+func (b bounds) encode() []byte {
+	return le.AppendUint64(le.AppendUint64(nil, b.last), b.released)
+}
+
+func decodeBounds(h recordHeader, p []byte) bounds {
+	b := bounds{index: h.index, term: h.term, last: le.Uint64(p), released: h.index}
+	if len(p) >= boundsBytes {
+		b.released = le.Uint64(p[8:])
+	}
+	return b
+}
+
+// check returns an error when no log has such bounds.
+func (b bounds) check(group uint64, short bool) error {
+	if b.index > maxIndex || b.last > maxIndex || b.released > b.index || short && b.last < b.index {
+		return fmt.Errorf("group %d releases entries up to %d of %d, %d of them for good", group, b.index, b.last,
+			b.released)
+	}
+	return nil
+}
+
+// encodeSnapshot returns the payload of a SNAPSHOT record.
+func encodeSnapshot(s *Snapshot) []byte {
+	p := make([]byte, snapshotBytes, snapshotBytes+len(s.Members))
+	le.PutUint64(p[0:], s.Objects)
+	le.PutUint64(p[8:], uint64(s.Bytes))
+	le.PutUint32(p[16:], uint32(s.Count))
+	le.PutUint32(p[20:], s.Checksum)
+	return append(p, s.Members...)
+}
+
+func decodeSnapshot(index, term uint64, p []byte) *Snapshot {
+	return &Snapshot{
+		Index:    index,
+		Term:     term,
+		Objects:  le.Uint64(p[0:]),
+		Bytes:    int64(le.Uint64(p[8:])),
+		Count:    int(le.Uint32(p[16:])),
+		Checksum: le.Uint32(p[20:]),
+		Members:  append([]byte(nil), p[snapshotBytes:]...),
+	}
+}
+
+// relocated is what the payload of a RELOCATED record says about the data that follows it.
+type relocated struct {
+	size   uint32 // of the whole entry
+	log    bool   // it stands for the entry in the log
+	ranges []Range
+}
+
+// headBytes is where the data begins in the payload.
+func (r *relocated) headBytes() int { return relocatedBytes + 8*len(r.ranges) }
+
+// whole reports whether the ranges are all of the entry.
+func (r *relocated) whole() bool {
+	return r.size == 0 || len(r.ranges) == 1 && r.ranges[0] == Range{0, r.size}
+}
+
+// at returns where in the payload n bytes from byte off of the entry's data on stand; false when they
+// are not all there.
+func (r *relocated) at(off, n int) (int, bool) {
+	at := r.headBytes()
+	for _, p := range r.ranges {
+		if off >= int(p.Off) && off+n <= int(p.Off)+int(p.Len) {
+			return at + off - int(p.Off), true
+		}
+		at += int(p.Len)
+	}
+	return 0, n == 0
+}
+
+// encode returns the payload of a RELOCATED record.
+func (r *relocated) encode(data []byte) []byte {
+	p := make([]byte, r.headBytes(), r.headBytes()+len(data))
+	le.PutUint32(p[0:], r.size)
+	le.PutUint32(p[4:], uint32(len(r.ranges)))
+	if r.log {
+		le.PutUint32(p[8:], 1)
+	}
+	for i, part := range r.ranges {
+		le.PutUint32(p[relocatedBytes+8*i:], part.Off)
+		le.PutUint32(p[relocatedBytes+8*i+4:], part.Len)
+	}
+	le.PutUint32(p[12:], crc32.Update(crc32.Checksum(p[:12], castagnoli), castagnoli, p[relocatedBytes:]))
+	return append(p, data...)
+}
+
+// decodeRelocated reads what stands before the data. length is that of the payload, whose first bytes
+// are p; need is how many of them it takes when p has fewer.
+func decodeRelocated(p []byte, length int) (r relocated, need int, err error) {
+	if len(p) < relocatedBytes || length < relocatedBytes {
+		return r, relocatedBytes, errors.New("relocated record is cut short")
+	}
+	count := int(le.Uint32(p[4:]))
+	if count > (length-relocatedBytes)/8 {
+		return r, 0, errors.New("relocated record has more ranges than it has room for")
+	}
+	if need = relocatedBytes + 8*count; len(p) < need {
+		return r, need, errors.New("relocated record is cut short")
+	}
+	if crc32.Update(crc32.Checksum(p[:12], castagnoli), castagnoli, p[relocatedBytes:need]) != le.Uint32(p[12:]) {
+		return r, 0, errors.New("ranges of a relocated record have a wrong checksum")
+	}
+	r = relocated{size: le.Uint32(p), log: le.Uint32(p[8:]) == 1, ranges: make([]Range, count)}
+	for i := range r.ranges {
+		r.ranges[i] = Range{le.Uint32(p[relocatedBytes+8*i:]), le.Uint32(p[relocatedBytes+8*i+4:])}
+	}
+	n, err := rangesBytes(r.ranges, r.size)
+	if err == nil && need+n != length || r.log && !r.whole() {
+		err = errors.New("relocated record has not the data of its ranges")
+	}
+	return r, need, err
+}
+
+// rangesBytes checks ranges of an entry with size bytes and returns their length together.
+func rangesBytes(ranges []Range, size uint32) (int, error) {
+	end, n := uint64(0), 0
+	for i, p := range ranges {
+		if p.Len == 0 || i > 0 && uint64(p.Off) <= end || uint64(p.Off)+uint64(p.Len) > uint64(size) {
+			return 0, fmt.Errorf("bytes %d to %d of an entry of %d bytes do not follow those before", p.Off,
+				uint64(p.Off)+uint64(p.Len), size)
+		}
+		end = uint64(p.Off) + uint64(p.Len)
+		n += int(p.Len)
+	}
+	return n, nil
 }

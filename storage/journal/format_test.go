@@ -15,78 +15,34 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the files in testdata anew")
 
-// sample is a segment with records of every type, made without a Log: the same bytes every time.
-func sample() []byte {
-	h := header{id: 1, size: minSegmentBytes, salt: 0x0123456789abcdef, node: 7}
-	s := newSegment(h, nil)
-	out := make([]byte, h.size)
-	h.encode(out)
-	b := &builder{}
-	b.start(s)
-	batch := func(add func()) {
-		add()
-		raw, last := b.finish(b.last)
-		s.end += int64(copy(out[s.end:], raw))
-		b.last = last
-		b.start(s)
-	}
-	entry := func(group, index, term uint64, data string) {
+// sample is a segment with records of every type.
+func sample(version uint32) []byte { return mustImage(imageHeader(version), sampleBatches()...) }
+
+func sampleBatches() []func(*builder) {
+	entry := func(b *builder, group, index, term uint64, data string) {
 		b.add(recordHeader{kind: kindEntry, entryType: 1, group: group, index: index, term: term}, []byte(data))
 	}
-	small := func(k kind, group, index, term, value uint64) {
+	small := func(b *builder, k kind, group, index, term, value uint64) {
 		b.add(recordHeader{kind: k, group: group, index: index, term: term}, le.AppendUint64(nil, value))
 	}
-	batch(func() {
-		entry(1, 1, 1, "first")
-		entry(1, 2, 1, "")
-		entry(1, 3, 1, strings.Repeat("long ", 1000))
-		small(kindHardState, 1, 1, 1, 2)
-	})
-	batch(func() {
-		entry(2, 1, 4, "of the second group")
-		entry(1, 3, 2, "voids the long one")
-		entry(1, 4, 2, "last")
-	})
-	batch(func() {
-		small(kindBounds, 1, 2, 1, 4)
-		small(kindHardState, 1, 3, 2, 3)
-		b.add(recordHeader{kind: kindGroupDel, group: 2}, nil)
-	})
-	encodeMark(out[markOffset:], s.seed, 2)
-	return out
-}
-
-// memCatalog is a Catalog for one segment.
-type memCatalog map[uint32][]byte
-
-func (c memCatalog) NodeID() uint64                       { return 7 }
-func (c memCatalog) Segments() (map[uint32][]byte, error) { return c, nil }
-func (c memCatalog) PutSegment(id uint32, v []byte) error { c[id] = v; return nil }
-func (c memCatalog) DeleteSegment(id uint32) error        { delete(c, id); return nil }
-
-// imageConfig configures a log whose only segment has the given bytes.
-func imageConfig(image []byte) (Config, error) {
-	fsys := vfs.NewMem()
-	if err := fsys.MkdirAll("/j"); err != nil {
-		return Config{}, err
+	return []func(*builder){
+		func(b *builder) {
+			entry(b, 1, 1, 1, "first")
+			entry(b, 1, 2, 1, "")
+			entry(b, 1, 3, 1, strings.Repeat("long ", 1000))
+			small(b, kindHardState, 1, 1, 1, 2)
+		},
+		func(b *builder) {
+			entry(b, 2, 1, 4, "of the second group")
+			entry(b, 1, 3, 2, "voids the long one")
+			entry(b, 1, 4, 2, "last")
+		},
+		func(b *builder) {
+			small(b, kindBounds, 1, 2, 1, 4)
+			small(b, kindHardState, 1, 3, 2, 3)
+			b.add(recordHeader{kind: kindGroupDel, group: 2}, nil)
+		},
 	}
-	f, err := fsys.Create("/j/0000000001.seg")
-	if err != nil {
-		return Config{}, err
-	}
-	if _, err := f.WriteAt(image, 0); err != nil {
-		return Config{}, err
-	}
-	m := manifestRecord{state: stateLive, size: int64(len(image)), salt: 0x0123456789abcdef}
-	return Config{FS: fsys, Dir: "/j", Catalog: memCatalog{1: m.encode()}, SegmentBytes: minSegmentBytes}, f.Close()
-}
-
-func openImage(image []byte) (*Log, error) {
-	cfg, err := imageConfig(image)
-	if err != nil {
-		return nil, err
-	}
-	return Open(cfg)
 }
 
 func golden(t *testing.T, name string, got []byte) {
@@ -109,29 +65,14 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// The bytes of version 1 are what they were when it was released, and are read.
-func TestFormatVersion1(t *testing.T) {
-	golden(t, "v1/0000000001.seg", sample())
-	var listing bytes.Buffer
-	if err := Inspect(vfs.OS{}, "testdata/v1/0000000001.seg", &listing); err != nil {
-		t.Error(err)
-	}
-	golden(t, "v1/listing.txt", listing.Bytes())
-
-	image, err := os.ReadFile("testdata/v1/0000000001.seg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := openImage(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+// sampleLog checks that a log holds what sample has, and more that was appended.
+func sampleLog(t *testing.T, l *Log, last uint64) {
+	t.Helper()
 	if got := fmt.Sprint(l.Groups()); got != "[1]" {
 		t.Errorf("groups are %s", got)
 	}
-	if first, last := l.Bounds(1); first != 3 || last != 4 {
-		t.Errorf("bounds are %d, %d", first, last)
+	if first, got := l.Bounds(1); first != 3 || got != last {
+		t.Errorf("bounds are %d, %d", first, got)
 	}
 	entries, err := l.Entries(1, 3, 5, 1<<20)
 	if err != nil || len(entries) != 2 || string(entries[0].Data) != "voids the long one" || entries[1].Term != 2 {
@@ -142,6 +83,62 @@ func TestFormatVersion1(t *testing.T) {
 	}
 }
 
+// The bytes of each version are what they were when it was released, and are read. Writing goes on in
+// version 2.
+func TestFormatOfEachVersion(t *testing.T) {
+	for _, version := range []uint32{version1, version2} {
+		dir := fmt.Sprintf("v%d/", version)
+		golden(t, dir+"0000000001.seg", sample(version))
+		var listing bytes.Buffer
+		if err := Inspect(vfs.OS{}, "testdata/"+dir+"0000000001.seg", &listing); err != nil {
+			t.Error(err)
+		}
+		golden(t, dir+"listing.txt", listing.Bytes())
+		image, err := os.ReadFile("testdata/" + dir + "0000000001.seg")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := imageConfig(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := uint64(4)
+		for range 3 {
+			l, err := Open(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sampleLog(t, l, last)
+			last++
+			data := bytes.Repeat([]byte{byte(last)}, 9000)
+			done := make(chan struct{})
+			l.Append(Write{Group: 1, Entries: []Entry{{Index: last, Term: 2, Data: data}}, Done: func() { close(done) }})
+			<-done
+			if e, err := l.Entries(1, last, last+1, 1); err != nil || !bytes.Equal(e[0].Data, data) {
+				t.Errorf("version %d: entry %d is not read back: %v", version, last, err)
+			}
+			want := map[uint32]string{version1: "0000000002.seg", version2: "0000000001.seg"}[version]
+			if place := l.Place(1, last); !strings.Contains(place, want) {
+				t.Errorf("version %d: entry %d is at %s, want it in %s", version, last, place, want)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		now := make([]byte, len(image))
+		f, err := cfg.FS.Open("/j/0000000001.seg")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(readFull(f, now, 0), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if version == version1 && !bytes.Equal(now[dataOffset:], image[dataOffset:]) {
+			t.Error("batches were written to the segment of version 1")
+		}
+	}
+}
+
 func TestInspectReportsDamage(t *testing.T) {
 	for _, tc := range []struct {
 		off  int64
@@ -149,8 +146,10 @@ func TestInspectReportsDamage(t *testing.T) {
 	}{
 		{3, "offset 0: segment header has a wrong magic"},
 		{9, "offset 0: segment header has a wrong checksum"},
-		{dataOffset + 1, "offset 8192: no valid batch header, but batch 2 stands after it at offset 16384"},
-		{dataOffset + batchBytes + recordBytes + 1, "offset 8224: batch 1: payload of ENTRY record, group 1 index 1"},
+		{dataOffset + 1, "offset 8192: the first sector of a batch has a wrong checksum, but a sector of batch 2 " +
+			"stands after it at offset 16384"},
+		{dataOffset + 3*sectorBytes + 17, "offset 9728: a sector of batch 1 has a wrong checksum"},
+		{dataOffset + 3*sectorBytes + contentBytes + 15, "offset 9728: a sector of batch 1 has a wrong checksum"},
 	} {
 		fsys := vfs.NewMem()
 		if err := fsys.MkdirAll("/j"); err != nil {
@@ -160,7 +159,7 @@ func TestInspectReportsDamage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.WriteAt(sample(), 0); err != nil {
+		if _, err := f.WriteAt(sample(version2), 0); err != nil {
 			t.Fatal(err)
 		}
 		if err := fsys.Corrupt("/j/a.seg", tc.off, 0x10); err != nil {
@@ -174,6 +173,37 @@ func TestInspectReportsDamage(t *testing.T) {
 	}
 }
 
+// Without the key Inspect still checks every sector.
+func TestInspectOfEncryptedSegment(t *testing.T) {
+	k := testKeys(t)
+	image, err := buildImage(encrypted(k), k, sampleBatches()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(image, []byte("long long long")) {
+		t.Error("the image is not encrypted")
+	}
+	inspectImage := func() (string, error) {
+		var listing bytes.Buffer
+		err := inspect(sizedFile{bytesFile{ReaderAt: bytes.NewReader(image)}}, &listing)
+		return listing.String(), err
+	}
+	text, err := inspectImage()
+	if err != nil || !strings.Contains(text, "8192: batch 1, 16 sectors\n16384: batch 2, 8 sectors\n20480: batch 3, 8 sectors\n24576: free") {
+		t.Errorf("Inspect says %v and\n%s", err, text)
+	}
+	image[17000] ^= 1
+	var corrupt *CorruptError
+	if _, err := inspectImage(); !errors.As(err, &corrupt) || corrupt.Offset != 16896 {
+		t.Errorf("a byte is changed, and Inspect says %v", err)
+	}
+}
+
+// sizedFile is a bytesFile of the size of an image.
+type sizedFile struct{ bytesFile }
+
+func (sizedFile) Size() (int64, error) { return minSegmentBytes, nil }
+
 func TestConfigNamesBadField(t *testing.T) {
 	good := Config{FS: vfs.NewMem(), Dir: "/j", Catalog: memCatalog{}}
 	for want, change := range map[string]func(*Config){
@@ -181,6 +211,9 @@ func TestConfigNamesBadField(t *testing.T) {
 		"SegmentBytes 4096":   func(c *Config) { c.SegmentBytes = 4096 },
 		"FirstSegmentBytes":   func(c *Config) { c.FirstSegmentBytes = 1<<20 + 1 },
 		"MaxQueuedBytes":      func(c *Config) { c.MaxQueuedBytes = -1 },
+		"Key has 5 bytes":     func(c *Config) { c.Key = []byte("short") },
+		"PrevKey has 0 bytes": func(c *Config) { c.PrevKey = []byte{} },
+		"Keys with Key":       func(c *Config) { c.Key = make([]byte, KeyBytes) },
 	} {
 		c := good
 		change(&c)
@@ -191,7 +224,7 @@ func TestConfigNamesBadField(t *testing.T) {
 }
 
 func TestAppendPanicsOnGap(t *testing.T) {
-	l, err := openImage(sample())
+	l, err := openImage(sample(version2))
 	if err != nil {
 		t.Fatal(err)
 	}

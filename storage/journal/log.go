@@ -21,11 +21,16 @@ type HardState struct {
 	Term, Vote, Commit uint64
 }
 
-// Write is what one group appends at once; with neither entries nor state it only waits. It becomes
-// durable whole or not at all, unless it is larger than a segment: then entries become durable one
-// after the other, and Commit only with the last.
+// Write is what one group appends at once; with nothing in it it only waits. It becomes durable whole
+// or not at all, unless it is larger than a segment: then it becomes durable in the order of the fields,
+// one entry after the other, and Commit only with the last.
 type Write struct {
 	Group uint64
+	// Snapshot replaces the group's stored snapshot. Its objects were put before.
+	Snapshot *Snapshot
+	// Reset voids the log, which goes on after entry Snapshot.Index. What the entries up to the commit
+	// index of the hard state hold, and what was installed, stays readable by ReadAt, as after Compact.
+	Reset bool
 	// Entries follow each other; Entries[0].Index <= last+1. A smaller index voids the stored
 	// suffix from there on.
 	Entries []Entry
@@ -47,7 +52,7 @@ type Write struct {
 type Log struct {
 	cfg      Config
 	node     uint64
-	maxItem  int // what fits in an empty segment of SegmentBytes
+	maxItem  int // room of the largest record in an empty segment of SegmentBytes
 	wake     chan struct{}
 	prepare  chan struct{} // wakes prepareLoop
 	reclaim  chan struct{} // wakes reclaimLoop
@@ -57,30 +62,52 @@ type Log struct {
 	closeOne sync.Once
 	wg       sync.WaitGroup
 
+	cache blockCache
+
 	// Owned by run.
-	batch builder
-	idle  *time.Timer // set while the mark is due
-	lazy  *time.Timer // set while only writes wait for which nobody waits
+	batch     builder
+	writer    writer
+	idle      *time.Timer // set while the mark is due
+	lazy      *time.Timer // set while only writes wait for which nobody waits
+	lazyFrom  time.Time   // since when they wait; zero: none do
+	lastWrite time.Time   // of a batch
+
+	// Owned by prepareLoop.
+	prepareAt time.Time // not before, after the disk was full
+
+	// Owned by reclaimLoop.
+	mover     mover
+	reclaimAt time.Time // not before, after the catalog had no room
+	noRoom    bool      // that was logged
+
+	keys keys // set by Open
+	turn int  // of Work
 
 	// acks is held while Done is called, so that none is called after OnFatal. Taken before mu, never
 	// over I/O.
 	acks sync.Mutex
 
 	// mu guards the tables; it is never held over I/O or a callback.
-	mu      sync.RWMutex
-	groups  map[uint64]*group
-	dropped map[uint64]uint32 // dropped groups: segment of the GROUPDEL record, 0: queued
-	fill    queue             // what is appended goes here
-	flight  queue             // what run is writing
-	segs    map[uint32]*segment
-	gone    map[uint32]manifestRecord // reclaimed segments that the manifest still names
-	active  *segment
-	ready   []*segment // prepared, empty, in order of use
-	nextID  uint32     // number of the next segment
-	starved bool       // run waits for a segment
-	full    error      // why the last try to prepare a segment failed, if for lack of space
-	err     error      // fatal
-	closed  bool
+	mu              sync.RWMutex
+	groups          map[uint64]*group
+	dropped         map[uint64]uint32 // dropped groups: segment of the GROUPDEL record, 0: queued
+	fill            queue             // what is appended goes here
+	flight          queue             // what run is writing
+	segs            map[uint32]*segment
+	retain          map[uint64]Retainer       // by group
+	gone            map[uint32]manifestRecord // reclaimed segments that the manifest still names
+	active          *segment
+	appended, moved int64       // as in Stats
+	enqueued        uint64      // number of items that were queued
+	durable         uint64      // how many of them are durable
+	ready           []*segment  // prepared, empty, in order of use
+	spares          []*segment  // reclaimed, in order of use
+	taken           []time.Time // when the latest segments became active
+	nextID          uint32      // number of the next segment
+	starved         bool        // run waits for a segment
+	full            error       // why the last try to prepare a segment failed, if for lack of space
+	err             error       // fatal
+	closed          bool
 }
 
 // Open recovers the log in cfg.Dir, or makes a new one, and starts its goroutines. When
@@ -94,9 +121,11 @@ func Open(cfg Config) (*Log, error) {
 	if err := l.recover(); err != nil {
 		return nil, errors.Join(err, l.closeFiles())
 	}
-	l.wg.Go(l.run)
-	l.wg.Go(l.prepareLoop)
-	l.wg.Go(l.reclaimLoop)
+	if !cfg.Manual {
+		l.wg.Go(l.run)
+		l.wg.Go(l.prepareLoop)
+		l.wg.Go(l.reclaimLoop)
+	}
 	return l, nil
 }
 
@@ -104,7 +133,8 @@ func newLog(cfg Config) *Log {
 	return &Log{
 		cfg:     cfg,
 		node:    cfg.Catalog.NodeID(),
-		maxItem: int(cfg.SegmentBytes) - dataOffset - batchBytes,
+		maxItem: logRoom(cfg.SegmentBytes) - batchBytes - footRoom(footGroupMax+footEntryMax+footMovedMax),
+		retain:  make(map[uint64]Retainer),
 		wake:    make(chan struct{}, 1),
 		prepare: make(chan struct{}, 1),
 		reclaim: make(chan struct{}, 1),
@@ -115,6 +145,7 @@ func newLog(cfg Config) *Log {
 		dropped: make(map[uint64]uint32),
 		segs:    make(map[uint32]*segment),
 		gone:    make(map[uint32]manifestRecord),
+		mover:   mover{kept: make(map[uint32]int64)},
 		nextID:  1,
 		idle:    time.NewTimer(markDelay),
 		lazy:    time.NewTimer(lazyDelay),
@@ -123,10 +154,10 @@ func newLog(cfg Config) *Log {
 
 // Append queues a write and returns; it never waits for I/O. It owns w.Entries' Data from now on:
 // the bytes must not change any more. After a fatal error, Close or a Drop of the group the write
-// is forgotten and Done is not called. An index gap and an entry that Admit refuses are bugs of the
-// caller and panic.
+// is forgotten and Done is not called. An index gap, a Reset that goes back and an entry that Admit
+// refuses are bugs of the caller and panic.
 func (l *Log) Append(w Write) {
-	if len(w.Entries) == 0 && w.State == nil && w.Done == nil {
+	if len(w.Entries) == 0 && w.State == nil && w.Snapshot == nil && w.Done == nil {
 		return
 	}
 	if l.enqueue(w) {
@@ -138,7 +169,7 @@ func (l *Log) Append(w Write) {
 // dropped.
 func (l *Log) enqueue(w Write) (wake bool) {
 	l.mu.Lock()
-	defer l.mu.Unlock() // also when checkLocked panics: another group must not suffer from it
+	defer l.mu.Unlock() // also when a check panics: another group must not suffer from it
 	if l.err != nil || l.closed {
 		return false
 	}
@@ -149,23 +180,41 @@ func (l *Log) enqueue(w Write) (wake bool) {
 	if g == nil {
 		g = newGroup(w.Group)
 	}
-	it := item{group: g, entries: len(w.Entries), bytes: l.checkLocked(g, w.Entries), done: w.Done}
-	if len(w.Entries) > 0 || w.State != nil {
+	first, last := g.base, g.last
+	if w.Reset {
+		checkReset(g, w.Snapshot)
+		first, last = w.Snapshot.Index+1, w.Snapshot.Index
+	}
+	it := item{group: g, entries: len(w.Entries), done: w.Done}
+	l.checkLocked(g, w.Entries, first, last, &it)
+	if len(w.Entries) > 0 || w.State != nil || w.Snapshot != nil {
 		l.groups[w.Group] = g
+	}
+	commit := g.state.Commit
+	if w.Snapshot != nil {
+		l.enqueueSnapshotLocked(g, &w, &it)
+		commit = max(commit, min(w.Snapshot.Index, g.base-1))
 	}
 	for _, e := range w.Entries {
 		id := l.fill.base + uint64(len(l.fill.entries))
 		l.fill.entries = append(l.fill.entries, queued{Entry: e, group: g})
-		g.put(e.Index, e.Term, place{off: uint32(id), length: uint32(len(e.Data))})
+		g.put(e.Index, e.Term, uint32(id))
 	}
 	if w.State != nil {
 		it.state, it.hasState = *w.State, true
-		it.bytes += recordSize(8)
-		if it.bytes > l.maxItem {
+		it.add(8, footGroupMax)
+		if l.oversize(&it) {
 			// The write will not be one batch. Term and vote go before its entries and the commit
 			// index after them, so that a crash in between leaves a state that raft could have had.
-			early := item{group: g, state: *w.State, hasState: true, bytes: recordSize(8)}
-			early.state.Commit = min(w.State.Commit, g.state.Commit)
+			early := item{group: g, snapshot: it.snapshot, special: it.special, bounds: it.bounds}
+			early.state, early.hasState = *w.State, true
+			early.state.Commit = min(w.State.Commit, commit)
+			early.add(8, footGroupMax)
+			if it.snapshot != nil {
+				early.add(len(it.snapshot.payload), footGroupMax+footSnapshotBytes(g.snap))
+				early.add(boundsBytes, 0)
+				it.snapshot, it.special = nil, 0
+			}
 			wake = l.enqueueLocked(early, false)
 		}
 		g.state, g.hasState = *w.State, true
@@ -173,24 +222,62 @@ func (l *Log) enqueue(w Write) (wake bool) {
 	return l.enqueueLocked(it, w.Done != nil) || wake
 }
 
-// checkLocked panics when entries may not be appended to a group, and returns their room in a
-// batch.
-func (l *Log) checkLocked(g *group, entries []Entry) (bytes int) {
-	next := g.last() + 1
+// checkReset panics when a log may not go on after a snapshot.
+func checkReset(g *group, s *Snapshot) {
+	if s == nil {
+		panic(fmt.Sprintf("BUG: journal: group %d is reset without a snapshot", g.id))
+	}
+	if s.Index+1 < g.base {
+		panic(fmt.Sprintf("BUG: journal: group %d goes back to snapshot %d, its first entry is %d", g.id, s.Index, g.base))
+	}
+}
+
+// enqueueSnapshotLocked takes the snapshot of a write, and its reset, into the tables and its item.
+func (l *Log) enqueueSnapshotLocked(g *group, w *Write, it *item) {
+	s := *w.Snapshot
+	s.Members = slices.Clone(s.Members)
+	g.snap = &s // its segment is that of the one before until it is durable
+	it.snapshot = snapshotBlob(&s)
+	it.add(len(it.snapshot.payload), footGroupMax+footSnapshotBytes(&s))
+	if !w.Reset {
+		return
+	}
+	keep := max(min(g.state.Commit, g.last, s.Index), g.base-1)
+	g.reset(keep, s.Index, s.Term, it.snapshot)
+	it.special = kindBounds
+	it.bounds = bounds{index: s.Index, term: s.Term, last: keep, released: g.released}
+	it.add(boundsBytes, 0)
+}
+
+// oversize reports whether an item has no room in an empty segment of SegmentBytes.
+func (l *Log) oversize(it *item) bool {
+	return int(roundUp(int64(batchBytes+it.bytes), blockContent))+footRoom(it.foot) > logRoom(l.cfg.SegmentBytes)
+}
+
+// logRoom is the room for batches in a segment.
+func logRoom(size int64) int { return int(size-dataOffset) / blockBytes * blockContent }
+
+// checkLocked panics when entries may not be appended to a group whose log goes from first to last, and
+// accounts for them.
+func (l *Log) checkLocked(g *group, entries []Entry, first, last uint64, it *item) {
+	next := last + 1
 	for i, e := range entries {
-		if e.Index < g.base || e.Index > next || i > 0 && e.Index != next {
-			panic(fmt.Sprintf("BUG: journal: group %d appends entry %d, it has %d to %d",
-				g.id, e.Index, g.base, g.last()))
+		if e.Index < first || e.Index > next || i > 0 && e.Index != next {
+			panic(fmt.Sprintf("BUG: journal: group %d appends entry %d, it has %d to %d", g.id, e.Index, first, last))
 		}
-		size := recordSize(len(e.Data))
-		if size > l.maxItem {
+		if recordSize(len(e.Data)) > l.maxItem {
 			panic(fmt.Sprintf("BUG: journal: group %d appends an entry of %d bytes; Admit refuses it",
 				g.id, len(e.Data)))
 		}
 		next = e.Index + 1
-		bytes += size
+		foot := footEntryMax
+		if i == 0 {
+			foot += footGroupMax
+		} else if e.Term != entries[i-1].Term {
+			foot += 16
+		}
+		it.add(len(e.Data), foot)
 	}
-	return bytes
 }
 
 // enqueueLocked queues an item and reports whether run must be woken: at once for an urgent one,
@@ -198,6 +285,7 @@ func (l *Log) checkLocked(g *group, entries []Entry) (bytes int) {
 func (l *Log) enqueueLocked(it item, urgent bool) (wake bool) {
 	wake = len(l.fill.items) == 0 || urgent && !l.fill.urgent
 	l.fill.items = append(l.fill.items, it)
+	l.enqueued++
 	l.fill.bytes += int64(it.bytes)
 	l.fill.urgent = l.fill.urgent || urgent
 	return wake
@@ -220,11 +308,19 @@ func (l *Log) Drop(group uint64, done func()) {
 	if _, ok := l.dropped[group]; !ok {
 		l.dropped[group] = 0
 	}
-	wake := l.enqueueLocked(item{group: g, special: kindGroupDel, bytes: recordSize(0), done: done}, done != nil)
+	delete(l.retain, group)
+	wake := l.enqueueLocked(groupDelItem(g, done), done != nil)
 	l.mu.Unlock()
 	if wake {
 		signal(l.wake)
 	}
+}
+
+// groupDelItem is a GROUPDEL record.
+func groupDelItem(g *group, done func()) item {
+	it := item{group: g, special: kindGroupDel, done: done}
+	it.add(0, footGroupMax)
+	return it
 }
 
 // Groups returns the ids of all groups, sorted.
@@ -254,7 +350,26 @@ func (l *Log) Bounds(group uint64) (first, last uint64) {
 	if g == nil {
 		return 1, 0
 	}
-	return g.base, g.last()
+	return g.base, g.last
+}
+
+// Stats is what a log did and holds.
+type Stats struct {
+	Appended int64 // bytes of the batches written since Open, with what was moved
+	Moved    int64 // bytes of data that were appended again to give segments back
+	Segments int   // that hold something, or are ready to
+	Bytes    int64 // size of these segments together
+}
+
+// Stats returns what the log did since Open, and what it holds.
+func (l *Log) Stats() Stats {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	st := Stats{Appended: l.appended, Moved: l.moved, Segments: len(l.segs)}
+	for _, s := range l.segs {
+		st.Bytes += s.size
+	}
+	return st
 }
 
 // Err returns the fatal error that stopped the log, or nil.
@@ -276,6 +391,9 @@ func (l *Log) Close() error {
 		l.closed = true
 		l.mu.Unlock()
 		close(l.stop)
+		if l.cfg.Manual {
+			l.drain()
+		}
 		l.wg.Wait()
 		err = errors.Join(l.Err(), l.unwritten(), l.closeFiles())
 	})
@@ -293,11 +411,14 @@ func (l *Log) unwritten() error {
 
 func (l *Log) closeFiles() error {
 	l.mu.Lock()
-	segs := l.segs
-	l.segs = make(map[uint32]*segment)
+	segs, spares := l.segs, l.spares
+	l.segs, l.spares = make(map[uint32]*segment), nil
 	l.mu.Unlock()
 	var errs []error
-	for _, s := range segs {
+	for _, id := range slices.Sorted(maps.Keys(segs)) {
+		errs = append(errs, segs[id].release())
+	}
+	for _, s := range spares {
 		errs = append(errs, s.release())
 	}
 	return errors.Join(errs...)

@@ -1,9 +1,9 @@
 package journal
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"millrace/storage/vfs"
@@ -18,82 +18,101 @@ const (
 	retryDelay = time.Second
 )
 
-// needSpareLocked reports whether the next segment should be prepared: a quarter of the active one
+// needSegmentLocked reports whether the next segment should be prepared: a quarter of the active one
 // is used, or run waits. One that a full disk made small does until there is room for another.
-func (l *Log) needSpareLocked() bool {
+func (l *Log) needSegmentLocked() bool {
 	switch len(l.ready) {
 	case 0:
-		return l.starved || l.active.used-dataOffset > (l.active.size-dataOffset)/4
+		return l.starved || l.active.used-dataOffset > (l.active.capacity-dataOffset)/4
 	case 1:
 		return l.full != nil && l.ready[0].size < l.cfg.SegmentBytes
 	}
 	return false
 }
 
-// nextSegment makes the next prepared segment the active one; called by run only. It waits while
-// there is none and returns nil when the log is closed or failed meanwhile.
-func (l *Log) nextSegment() *segment {
-	for {
-		l.mu.Lock()
-		if len(l.ready) > 0 {
-			l.active = l.ready[0]
-			l.ready = l.ready[1:]
-			l.starved = false
-			s := l.active
-			l.mu.Unlock()
-			signal(l.reclaim) // the segment before is sealed now
-			return s
-		}
-		closed := l.closed && l.full != nil || l.err != nil
-		l.starved = true
-		l.mu.Unlock()
-		if closed {
-			return nil
-		}
+// segmentReady reports whether there is a next segment; called by run only. If not, one is prepared
+// now, and run is woken then.
+func (l *Log) segmentReady() bool {
+	l.mu.Lock()
+	ready := len(l.ready) > 0
+	l.starved = l.starved || !ready
+	l.mu.Unlock()
+	if !ready {
 		signal(l.prepare)
-		select {
-		case <-l.wake:
-		case <-l.failed:
+	}
+	return ready
+}
+
+// nextSegment makes the next prepared segment the active one; called by run only, when there is one.
+func (l *Log) nextSegment() *segment {
+	now := l.cfg.Clock()
+	l.mu.Lock()
+	l.active = l.ready[0]
+	l.ready = l.ready[1:]
+	l.starved = false
+	l.taken = append(l.taken[max(0, len(l.taken)+1-maxSpares):], now)
+	s := l.active
+	l.mu.Unlock()
+	signal(l.reclaim) // the segment before is sealed now
+	return s
+}
+
+// prepareLoop keeps one segment ready. It outlives run, which may need a segment to end.
+func (l *Log) prepareLoop() {
+	for {
+		did, err := l.prepareStep()
+		switch {
+		case errors.Is(err, ErrClosed):
+			return
+		case err != nil:
+			l.fail(err)
+			return
+		case did:
+			continue
+		}
+		if !l.await(l.prepare, l.until(l.prepareAt)) {
+			return
 		}
 	}
 }
 
-// prepareLoop keeps one zero-filled segment ready. It outlives run, which may need a segment to
-// end.
-func (l *Log) prepareLoop() {
-	var retry <-chan time.Time
-	for {
-		l.mu.RLock()
-		need := l.needSpareLocked()
-		l.mu.RUnlock()
-		if need && retry == nil {
-			err := l.addSegment(l.cfg.SegmentBytes, l.pace)
-			full := err
-			if vfs.IsNoSpace(err) {
-				retry = time.After(retryDelay)
-				err = l.addSmallSegment()
-			}
-			switch {
-			case errors.Is(err, ErrClosed):
-				return
-			case err == nil || vfs.IsNoSpace(err):
-				l.setFull(full)
-			default:
-				l.fail(err)
-				return
-			}
-			continue
-		}
-		select {
-		case <-l.prepare:
-		case <-retry:
-			retry = nil
-		case <-l.drained:
-			return
-		case <-l.failed:
-			return
-		}
+// until returns what fires at a time, nil for one that is past.
+func (l *Log) until(at time.Time) <-chan time.Time {
+	if wait := at.Sub(l.cfg.Clock()); wait > 0 {
+		return time.After(wait)
 	}
+	return nil
+}
+
+// prepareStep makes a segment ready if one is needed. It returns false when there is nothing to do
+// yet: after the disk was full it waits for retryDelay. ErrClosed says that the log ended meanwhile.
+func (l *Log) prepareStep() (did bool, err error) {
+	now := l.cfg.Clock()
+	l.mu.RLock()
+	need := l.needSegmentLocked()
+	l.mu.RUnlock()
+	if !need || now.Before(l.prepareAt) {
+		return false, nil
+	}
+	err = l.reuseOrAdd()
+	full := err
+	if vfs.IsNoSpace(err) {
+		l.prepareAt = now.Add(retryDelay)
+		err = l.addSmallSegment()
+	}
+	if err != nil && !vfs.IsNoSpace(err) {
+		return false, err
+	}
+	l.setFull(full)
+	return true, nil
+}
+
+// reuseOrAdd makes a segment of a spare, or a new one when there is none.
+func (l *Log) reuseOrAdd() error {
+	if s := l.takeSpare(); s != nil {
+		return l.reuse(s)
+	}
+	return l.addSegment(l.cfg.SegmentBytes, l.pace)
 }
 
 // addSmallSegment uses what a disk without room for a whole segment has: a segment of half the size,
@@ -129,48 +148,82 @@ func (l *Log) setFull(err error) {
 	}
 }
 
-// addSegment makes a segment ready. The manifest knows the file before it exists, so that a crash
-// leaves no stray file, and calls it live only when it is durable, so that a missing or short file
-// is always damage.
-func (l *Log) addSegment(size int64, pace func(filled, size int64) (enough bool, err error)) error {
+// newHeader describes the next segment, in a file of a size and, if not 0, of an identity.
+func (l *Log) newHeader(size int64, identity uint64) (header, error) {
 	l.mu.RLock()
 	id := l.nextID
 	l.mu.RUnlock()
 	if id == 0 {
-		return errors.New("journal: segment numbers are used up")
+		return header{}, errors.New("journal: segment numbers are used up")
 	}
-	var salt [8]byte
-	if _, err := rand.Read(salt[:]); err != nil {
-		return fmt.Errorf("make segment salt: %w", err)
+	var random [16]byte
+	if _, err := io.ReadFull(l.cfg.Rand, random[:]); err != nil {
+		return header{}, fmt.Errorf("make segment salt: %w", err)
 	}
-	h := header{id: id, size: size, salt: le.Uint64(salt[:]), node: l.node}
-	m := manifestRecord{state: statePreparing, size: size, salt: h.salt}
-	if err := l.cfg.Catalog.PutSegment(id, m.encode()); err != nil {
-		return fmt.Errorf("register segment %d: %w", id, err)
+	h := header{version: version2, id: id, size: size, salt: le.Uint64(random[:]), node: l.node, identity: identity}
+	if identity == 0 {
+		h.identity = le.Uint64(random[8:])
 	}
-	name := segmentPath(l.cfg.Dir, id)
+	h.cipher, h.key = l.encryption()
+	return h, nil
+}
+
+// addSegment makes a segment ready. The manifest knows the file before it exists, so that a crash
+// leaves no stray file, and calls it live only when it is durable, so that a missing or short file
+// is always damage.
+func (l *Log) addSegment(size int64, pace func(filled, size int64) (enough bool, err error)) error {
+	h, err := l.newHeader(size, 0)
+	if err != nil {
+		return err
+	}
+	m := manifestRecord{state: statePreparing, size: size, salt: h.salt, identity: h.identity}
+	if err := l.cfg.Catalog.PutSegment(h.id, m.encode()); err != nil {
+		return fmt.Errorf("register segment %d: %w", h.id, err)
+	}
+	name := segmentPath(l.cfg.Dir, h.id)
 	file, err := l.cfg.FS.Create(name)
 	if err != nil {
 		return fmt.Errorf("make segment: %w", err)
 	}
-	err = l.fillSegment(file, h, pace)
-	if err == nil {
-		err = l.cfg.FS.SyncDir(l.cfg.Dir)
-	}
-	if err == nil {
-		m.state = stateLive
-		err = l.cfg.Catalog.PutSegment(id, m.encode())
+	if err = l.fillSegment(file, h, pace); err == nil {
+		err = l.publish(h, file)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("make segment %s: %w", name, err), file.Close(), l.cfg.FS.Remove(name))
 	}
+	return nil
+}
+
+// publish makes the name of a prepared file durable and the segment live and ready.
+func (l *Log) publish(h header, file vfs.File) error {
+	c, err := l.keys.segmentCipher(h)
+	if err != nil {
+		return err
+	}
+	if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
+		return err
+	}
+	m := manifestRecord{state: stateLive, size: h.size, salt: h.salt, identity: h.identity}
+	if err := l.cfg.Catalog.PutSegment(h.id, m.encode()); err != nil {
+		return err
+	}
+	s := newSegment(h, newSectorFile(h, file, c))
 	l.mu.Lock()
-	s := newSegment(h, file)
-	l.segs[id] = s
+	l.segs[h.id] = s
 	l.ready = append(l.ready, s)
-	l.nextID = id + 1
+	l.nextID = h.id + 1
 	l.mu.Unlock()
 	return nil
+}
+
+// writeHeader writes the header of a segment and an empty mark, and syncs the file.
+func writeHeader(file vfs.File, h header) error {
+	var b [dataOffset]byte
+	h.encode(b[:])
+	if _, err := file.WriteAt(b[:], 0); err != nil {
+		return err
+	}
+	return file.Sync()
 }
 
 // fillSegment reserves the blocks of a new file, writes zeros over as much of it as there is time
@@ -199,20 +252,18 @@ func (l *Log) fillSegment(file vfs.File, h header, pace func(filled, size int64)
 			return err
 		}
 	}
-	var b [blockBytes]byte
-	h.encode(b[:])
-	if _, err := file.WriteAt(b[:], 0); err != nil {
-		return err
-	}
-	return file.Sync()
+	return writeHeader(file, h)
 }
 
-// pace leaves the disk to run: it rests between pieces as long as the filler is ahead of the use of
+// pace, as the filler's argument, leaves the disk to run: it rests between pieces as long as the filler is ahead of the use of
 // the active segment, and ends the filling when run waits for the segment.
 func (l *Log) pace(filled, size int64) (enough bool, err error) {
+	if l.cfg.Manual {
+		return true, nil // nobody's syncs are faster for it
+	}
 	l.mu.RLock()
 	starved := l.starved
-	used := float64(l.active.used) / float64(l.active.size)
+	used := float64(l.active.used) / float64(l.active.capacity)
 	l.mu.RUnlock()
 	if starved {
 		return true, nil

@@ -4,21 +4,36 @@ package journal
 type queued struct {
 	Entry
 	group *group
-	place place // set when it is encoded
 }
 
-// item is one thing that was appended: a Write, a group delete or a release.
+// blob is a record with a payload of any size that waits to be written, or is being written.
+type blob struct {
+	kind      kind
+	entryType uint8
+	index     uint64
+	term      uint64
+	payload   []byte
+}
+
+// item is one thing that was appended. Its records are written in the order of the fields.
 type item struct {
 	group    *group
-	entries  int // how many of queue.entries are its own
+	snapshot *blob
+	special  kind // kindGroupDel, kindBounds or 0
+	bounds   bounds
+	blob     *blob // OBJECT, OBJECTDEL or RELOCATED
+	entries  int   // how many of queue.entries are its own
 	state    HardState
 	hasState bool
-	special  kind   // kindGroupDel, kindBounds or 0
-	index    uint64 // of a BOUNDS record
-	term     uint64
-	last     uint64
 	bytes    int // its records' room in a batch
+	foot     int // what they add to the segment's footer at most
 	done     func()
+}
+
+// add accounts for a record with n bytes of payload, and what it takes in the footer.
+func (it *item) add(n, foot int) {
+	it.bytes += recordSize(n)
+	it.foot += foot
 }
 
 // queue is what was appended since the last queue was taken. Entries keep their data until written,

@@ -1,9 +1,11 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 )
 
 const (
@@ -13,7 +15,7 @@ const (
 	readGap = 16 << 10
 )
 
-// Term returns the term of an entry, or of the last released one. Errors: ErrUnknownGroup,
+// Term returns the term of an entry, or of the last one before the first. Errors: ErrUnknownGroup,
 // ErrCompacted, ErrUnavailable.
 func (l *Log) Term(group, index uint64) (uint64, error) {
 	l.mu.RLock()
@@ -30,40 +32,131 @@ func (l *Log) Term(group, index uint64) (uint64, error) {
 	return g.term(index), nil
 }
 
-// check tells why an entry cannot be read, or nil.
+// check tells why an entry is not in the log, or nil.
 func (g *group) check(index uint64) error {
 	if index < g.base {
 		return fmt.Errorf("group %d entry %d, first is %d: %w", g.id, index, g.base, ErrCompacted)
 	}
-	if index > g.last() {
-		return fmt.Errorf("group %d entry %d, last is %d: %w", g.id, index, g.last(), ErrUnavailable)
+	if index > g.last {
+		return fmt.Errorf("group %d entry %d, last is %d: %w", g.id, index, g.last, ErrUnavailable)
 	}
 	return nil
 }
 
-// located is an entry and where it is: in memory when seg is nil.
-type located struct {
-	entry Entry
-	place place
-	seg   *segment
+// source is where entries lo to hi-1 of a group are: in memory, or in a segment of which it holds a
+// reference.
+type source struct {
+	group  uint64
+	lo, hi uint64
+	terms  []termRun // of these entries
+	queued []Entry
+
+	seg    *segment
+	moved  bool
+	rows   []row       // of the entries, when they are in memory
+	sparse []sparseRow // likewise, if moved
+	tables *tables     // else they are here
+	at     uint32      // from this byte on
+	count  uint32      // length of the sparse table
 }
 
-// locateLocked finds an entry between base and last. The caller owns a reference to the segment.
-func (l *Log) locateLocked(g *group, index uint64) located {
-	p := g.places[index-g.base]
-	if p.seg == 0 {
-		e, ok := l.fill.get(p.off)
-		if !ok {
-			e, _ = l.flight.get(p.off)
+// sourceLocked finds the entries of a log from lo on that are in one place.
+func (l *Log) sourceLocked(g *group, lo, hi uint64) (source, error) {
+	src := source{group: g.id, lo: lo, hi: hi}
+	if len(g.queued) > 0 && lo >= g.queued[0].index {
+		for _, q := range g.queued[lo-g.queued[0].index:] {
+			if q.index == hi {
+				break
+			}
+			src.queued = append(src.queued, l.queuedLocked(q.id))
 		}
-		return located{entry: e, place: p}
+		src.hi = lo + uint64(len(src.queued))
+		return src, nil
 	}
-	s := l.segs[p.seg]
-	if s == nil { // closed
-		return located{place: p}
+	r, ok := g.find(lo)
+	if !ok {
+		return src, ErrCompacted
+	}
+	r = r.cut(lo, hi)
+	src.hi = r.end()
+	src.terms = g.termsOf(lo, src.hi)
+	return src, l.openSourceLocked(&src, r)
+}
+
+// queuedLocked returns an entry that is not durable yet.
+func (l *Log) queuedLocked(id uint32) Entry {
+	e, ok := l.fill.get(id)
+	if !ok {
+		e, _ = l.flight.get(id)
+	}
+	return e
+}
+
+// openSourceLocked lets a source read a run.
+func (l *Log) openSourceLocked(src *source, r run) error {
+	s := l.segs[r.seg]
+	if s == nil {
+		return ErrClosed // Close forgets all segments at once
+	}
+	c := s.groups[src.group]
+	src.seg, src.moved, src.tables = s, r.moved, s.tables
+	switch {
+	case r.moved && s.tables == nil:
+		src.sparse = slices.Clone(between(c.sparse, r.first, r.end()))
+	case r.moved:
+		src.at, src.count = c.sparseAt, c.sparseCount
+	case s.tables == nil:
+		src.rows = slices.Clone(c.rows[r.at : r.at+min(r.count, 4096)])
+		src.hi = src.lo + uint64(len(src.rows))
+	default:
+		src.at = c.rowsAt + r.at*rowBytes
 	}
 	s.refs.Add(1)
-	return located{entry: Entry{Index: index, Term: g.term(index)}, place: p, seg: s}
+	return nil
+}
+
+// termsOf returns the term runs of entries lo to hi-1 of the log.
+func (g *group) termsOf(lo, hi uint64) []termRun {
+	from, to := 0, 0
+	for i, t := range g.terms {
+		if t.from <= lo {
+			from = i
+		}
+		if t.from < hi {
+			to = i + 1
+		}
+	}
+	return slices.Clone(g.terms[from:max(from, to)])
+}
+
+// place is where an entry's data is in a segment.
+type place struct {
+	row
+	moved bool
+}
+
+// place finds an entry of the source.
+func (l *Log) place(src *source, index uint64) (place, error) {
+	if !src.moved {
+		if src.tables == nil {
+			return place{src.rows[index-src.lo], false}, nil
+		}
+		r, err := l.readRow(src.seg, src.tables, src.at+uint32(index-src.lo)*rowBytes)
+		return place{r, false}, err
+	}
+	rows := find(src.sparse, index)
+	if src.tables != nil {
+		var err error
+		if rows, err = l.readSparse(src.seg, src.tables, src.at, src.count, index); err != nil {
+			return place{}, err
+		}
+	}
+	for _, r := range slices.Backward(rows) {
+		if r.log {
+			return place{r.row, true}, nil
+		}
+	}
+	return place{}, fmt.Errorf("%w: entry %d of group %d is not in it", errFooter, index, src.group)
 }
 
 // Entries returns entries lo to hi-1 of a group, as many as have up to maxBytes of data together
@@ -74,168 +167,405 @@ func (l *Log) Entries(group, lo, hi, maxBytes uint64) ([]Entry, error) {
 	if lo >= hi {
 		return nil, nil
 	}
-	found, err := l.locate(group, lo, hi, maxBytes)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]Entry, 0, len(found))
-	for i := 0; i < len(found) && err == nil; {
-		n := 1
-		if found[i].seg == nil {
-			out = append(out, found[i].entry)
-		} else {
-			n = run(found[i:])
-			out, err = readRun(found[i:i+n], out)
+	var out []Entry
+	left := maxBytes
+	for next := lo; next < hi; {
+		src, err := l.source(group, next, hi)
+		if err == nil {
+			n := len(out)
+			out, left, err = l.readSource(&src, out, left)
+			next += uint64(len(out) - n)
 		}
-		i += n
-	}
-	for _, f := range found {
-		if f.seg != nil {
-			if cerr := f.seg.release(); err == nil && cerr != nil {
-				err = fmt.Errorf("close segment %s: %w", f.seg.file.Name(), cerr)
+		if errors.Is(err, errFooter) {
+			if err = l.rebuild(src.seg.id, err); err == nil {
+				continue // the tables are in memory now
 			}
 		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read group %d from entry %d: %w", group, lo, err)
+		if err != nil {
+			return nil, fmt.Errorf("read group %d from entry %d: %w", group, lo, err)
+		}
+		if next < src.hi {
+			break
+		}
 	}
 	return out, nil
 }
 
-// locate finds the entries that Entries returns.
-func (l *Log) locate(group, lo, hi, maxBytes uint64) ([]located, error) {
+// source finds the entries from lo on that are in one place.
+func (l *Log) source(group, lo, hi uint64) (source, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	g := l.groups[group]
 	if g == nil {
-		return nil, ErrUnknownGroup
+		return source{}, ErrUnknownGroup
 	}
 	if err := g.check(lo); err != nil {
-		return nil, err
+		return source{}, err
 	}
 	if err := g.check(hi - 1); err != nil {
-		return nil, err
+		return source{}, err
 	}
-	end, total := lo, uint64(0)
-	for ; end < hi; end++ {
-		total += uint64(g.places[end-g.base].length)
-		if end > lo && total > maxBytes {
+	return l.sourceLocked(g, lo, hi)
+}
+
+// readSource appends the entries of a source, as long as they fit in left, and gives the source up. The
+// first entry of all fits in any case.
+func (l *Log) readSource(src *source, out []Entry, left uint64) ([]Entry, uint64, error) {
+	if src.seg == nil {
+		for _, e := range src.queued {
+			n := uint64(len(e.Data))
+			if len(out) > 0 && n > left {
+				break
+			}
+			left -= min(n, left)
+			out = append(out, e)
+		}
+		return out, left, nil
+	}
+	out, left, err := l.readStored(src, out, left)
+	if cerr := src.seg.release(); err == nil && cerr != nil {
+		err = fmt.Errorf("close segment %s: %w", src.seg.file.Name(), cerr)
+	}
+	return out, left, err
+}
+
+// readStored reads the entries of a source in as few pieces as are worth it.
+func (l *Log) readStored(src *source, out []Entry, left uint64) ([]Entry, uint64, error) {
+	var found []place
+	first := src.lo
+	flush := func() (err error) {
+		if len(found) > 0 {
+			out, err = src.readRun(first, found, out)
+		}
+		first += uint64(len(found))
+		found = found[:0]
+		return err
+	}
+	for index := src.lo; index < src.hi; index++ {
+		p, err := l.place(src, index)
+		if err != nil {
+			return out, left, errors.Join(err, flush())
+		}
+		n := uint64(p.length)
+		if p.moved {
+			n -= min(n, relocatedBytes+8) // it has one range, or, being empty, none
+		}
+		if n > left && (len(out) > 0 || len(found) > 0) {
+			src.hi = index + 1 // there are more, but not for this call
 			break
 		}
-	}
-	found := make([]located, 0, end-lo)
-	for index := lo; index < end; index++ {
-		f := l.locateLocked(g, index)
-		if f.seg == nil && f.place.seg != 0 {
-			return nil, ErrClosed // Close forgets all segments at once: no reference was taken
+		left -= min(n, left)
+		if len(found) > 0 && !joins(found, p) {
+			if err := flush(); err != nil {
+				return out, left, err
+			}
 		}
-		found = append(found, f)
+		found = append(found, p)
 	}
-	return found, nil
+	return out, left, flush()
 }
 
-// run returns how many of the entries, which start in a file, are worth one read.
-func run(found []located) int {
-	first := found[0]
-	end := first.place.off + first.place.length
-	for n, f := range found[1:] {
-		if f.seg != first.seg || f.place.off < end || f.place.off-end > readGap ||
-			f.place.off+f.place.length-first.place.off > readBytes {
-			return n + 1
-		}
-		end = f.place.off + f.place.length
-	}
-	return len(found)
+// joins reports whether an entry is worth the same read as those found before.
+func joins(found []place, p place) bool {
+	end := found[len(found)-1].off + found[len(found)-1].length
+	return p.off >= end && p.off-end <= readGap && p.off+p.length-found[0].off <= readBytes
 }
 
-// readRun reads entries of one segment with one read and checks them.
-func readRun(found []located, out []Entry) ([]Entry, error) {
-	s := found[0].seg
-	start := found[0].place.off - recordBytes
-	end := found[len(found)-1].place
+// readRun reads entries of the source's segment with one read and checks them.
+func (src *source) readRun(index uint64, found []place, out []Entry) ([]Entry, error) {
+	s := src.seg
+	start := found[0].off - recordBytes
+	end := found[len(found)-1]
+	if int64(end.off)+int64(end.length) > s.capacity || start < dataOffset {
+		return out, s.corrupt(end.row, "entry %d cannot stand there", index)
+	}
 	b := make([]byte, end.off+end.length-start)
 	if err := readFull(s.file, b, int64(start)); err != nil {
-		return nil, fmt.Errorf("read %s at offset %d: %w", s.file.Name(), start, err)
+		if errors.As(err, new(*CorruptError)) && len(found) > 1 { // what is damaged may lie between the entries
+			for i := range found {
+				if out, err = src.readRun(index+uint64(i), found[i:i+1], out); err != nil {
+					return out, err
+				}
+			}
+			return out, nil
+		}
+		return out, fmt.Errorf("read %s at offset %d: %w", s.file.Name(), s.physical(int64(start)), err)
 	}
 	for _, f := range found {
-		at := f.place.off - start
-		h, err := decodeRecordHeader(b[at-recordBytes:], s.seed)
-		data := b[at : at+f.place.length : at+f.place.length]
-		switch {
-		case err != nil:
-		case h.kind != kindEntry || h.index != f.entry.Index || h.term != f.entry.Term || h.length != f.place.length:
-			err = fmt.Errorf("a %v record with index %d stands where entry %d was written", h.kind, h.index,
-				f.entry.Index)
-		case crc32.Update(s.seed, castagnoli, data) != h.payload:
-			err = fmt.Errorf("entry %d has a wrong checksum", f.entry.Index)
-		}
+		at := f.off - start
+		e, err := src.entry(index, f, b[at-recordBytes:at+f.length])
 		if err != nil {
-			return nil, &CorruptError{File: s.file.Name(), Offset: int64(f.place.off - recordBytes), Reason: err.Error()}
-		}
-		e := Entry{Index: h.index, Term: h.term, Type: h.entryType, Data: data}
-		if len(data) == 0 {
-			e.Data = nil
+			return out, err
 		}
 		out = append(out, e)
+		index++
 	}
 	return out, nil
 }
 
-// ReadAt fills p with an entry's data from offset off on. It does not check the data: callers have
-// checksums of their own for parts of an entry. Errors: ErrUnknownGroup, ErrCompacted,
-// ErrUnavailable, io.ErrUnexpectedEOF when the entry ends before p is full, or that of the read.
-func (l *Log) ReadAt(group, index uint64, off int, p []byte) error {
-	l.mu.RLock()
-	f, err := l.locateOneLocked(group, index)
-	l.mu.RUnlock()
-	if err != nil {
-		return err
+// entry checks the record of an entry of the log.
+func (src *source) entry(index uint64, p place, b []byte) (Entry, error) {
+	s := src.seg
+	want := kindEntry
+	if p.moved {
+		want = kindRelocated
 	}
-	if off < 0 || off > int(f.place.length) || len(p) > int(f.place.length)-off {
-		err = io.ErrUnexpectedEOF
-	} else if f.seg == nil {
-		copy(p, f.entry.Data[off:])
-	} else {
-		err = readFull(f.seg.file, p, int64(f.place.off)+int64(off))
+	h, err := decodeRecordHeader(b, s.seed)
+	data := b[recordBytes:len(b):len(b)]
+	switch {
+	case err != nil:
+		return Entry{}, s.corrupt(p.row, "%v", err)
+	case h.kind != want || h.group != src.group || h.index != index || h.term != termAt(src.terms, index) || h.length != p.length:
+		return Entry{}, s.corrupt(p.row, "a %v record with index %d stands where entry %d was written", h.kind, h.index,
+			index)
+	case crc32.Update(s.seed, castagnoli, data) != h.payload:
+		return Entry{}, s.corrupt(p.row, "entry %d has a wrong checksum", index)
 	}
-	if f.seg != nil {
-		if cerr := f.seg.release(); err == nil {
-			err = cerr
+	if p.moved {
+		r, n, err := decodeRelocated(data, len(data))
+		if err != nil || !r.whole() {
+			return Entry{}, s.corrupt(p.row, "entry %d is not whole in its new place: %v", index, err)
 		}
+		data = data[n:]
 	}
-	if err != nil {
-		return fmt.Errorf("read %d bytes at %d of group %d entry %d: %w", len(p), off, group, index, err)
+	e := Entry{Index: h.index, Term: h.term, Type: h.entryType, Data: data}
+	if len(data) == 0 {
+		e.Data = nil
+	}
+	return e, nil
+}
+
+// ReadAt fills p with an entry's data from offset off on. Of entries before the first one of the log it
+// serves what the group's Retainer names. Only what is read is checked, sector by sector. Errors:
+// ErrUnknownGroup, ErrCompacted, ErrUnavailable, *CorruptError, io.ErrUnexpectedEOF when the entry ends
+// before p is full, or that of the read.
+func (l *Log) ReadAt(group, index uint64, off int, p []byte) error {
+	again := true
+	for err := error(nil); again; {
+		if again, err = l.readAt(group, index, off, p); err != nil {
+			return fmt.Errorf("read %d bytes at %d of group %d entry %d: %w", len(p), off, group, index, err)
+		}
 	}
 	return nil
 }
 
-func (l *Log) locateOneLocked(group, index uint64) (located, error) {
+// readAt does the work of ReadAt; again says that tables were rebuilt meanwhile.
+func (l *Log) readAt(group, index uint64, off int, p []byte) (again bool, err error) {
+	blobs, sources, err := l.candidates(group, index)
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		if cerr := closeSources(sources); err == nil {
+			err = cerr
+		}
+	}()
+	r := reading{off: off, p: p}
+	for _, b := range blobs {
+		if done, err := r.payload(b); done || err != nil {
+			return false, err
+		}
+	}
+	for i := range sources {
+		done, err := l.readCandidate(&sources[i], index, &r)
+		if errors.Is(err, errFooter) {
+			err = l.rebuild(sources[i].seg.id, err)
+			return err == nil, err
+		}
+		if done || err != nil {
+			return false, err
+		}
+	}
+	return false, ErrCompacted
+}
+
+// reading fills p with the bytes of an entry from off on, out of the places that have some of them.
+type reading struct {
+	off   int
+	p     []byte
+	begun bool
+	rest  []Range // what is still missing, once it has begun
+}
+
+// take reads what is still missing and in one place, of which read fills a part from a byte of its payload
+// on. done says that nothing is missing any more.
+func (r *reading) take(have *relocated, read func(at int, p []byte) error) (done bool, err error) {
+	if r.off < 0 || r.off > int(have.size) || len(r.p) > int(have.size)-r.off {
+		return false, io.ErrUnexpectedEOF
+	}
+	if !r.begun {
+		r.begun, r.rest = true, joined([]Range{{uint32(r.off), uint32(len(r.p))}})
+	}
+	both, rest := overlap(r.rest, have.ranges)
+	for _, b := range both {
+		at, _ := have.at(int(b.Off), int(b.Len))
+		if err := read(at, r.p[int(b.Off)-r.off:][:b.Len]); err != nil {
+			return false, err
+		}
+	}
+	r.rest = rest
+	return len(rest) == 0, nil
+}
+
+// wholeEntry describes an entry of n bytes as a record that has all of it.
+func wholeEntry(n uint32) relocated { return relocated{size: n, ranges: joined([]Range{{0, n}})} }
+
+// payload reads from a record that is queued.
+func (r *reading) payload(b *blob) (done bool, err error) {
+	have, head := wholeEntry(uint32(len(b.payload))), 0
+	if b.kind == kindRelocated {
+		if have, _, err = decodeRelocated(b.payload, len(b.payload)); err != nil {
+			return false, err
+		}
+	} else {
+		head = have.headBytes() // which is not there
+	}
+	return r.take(&have, func(at int, p []byte) error {
+		copy(p, b.payload[at-head:])
+		return nil
+	})
+}
+
+// closeSources gives up references to segments.
+func closeSources(sources []source) error {
+	var errs []error
+	for _, src := range sources {
+		errs = append(errs, src.seg.release())
+	}
+	return errors.Join(errs...)
+}
+
+// candidates returns where the data of an entry may be, the best place first: in memory, or in segments
+// that the caller gives up.
+func (l *Log) candidates(group, index uint64) (blobs []*blob, sources []source, err error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	g := l.groups[group]
 	if g == nil {
-		return located{}, ErrUnknownGroup
+		return nil, nil, ErrUnknownGroup
 	}
-	if err := g.check(index); err != nil {
-		return located{}, err
+	if index > g.last || index <= g.released {
+		return nil, nil, g.check(index)
 	}
-	f := l.locateLocked(g, index)
-	if f.seg == nil && f.place.seg != 0 {
-		return located{}, ErrClosed
+	if index < g.base {
+		blobs = slices.Clone(g.pending[index])
+		slices.Reverse(blobs)
 	}
-	return f, nil
+	if id, ok := g.findQueued(index); ok {
+		e := l.queuedLocked(id)
+		return append(blobs, &blob{kind: kindEntry, term: e.Term, payload: e.Data}), nil, nil
+	}
+	sources, err = l.placesLocked(g, index)
+	if len(sources) == 0 && len(blobs) == 0 && err == nil {
+		err = g.check(min(index, g.base-1))
+	}
+	return blobs, sources, err
+}
+
+// placesLocked returns where the data of an entry may be in segments: RELOCATED records of entries before
+// the first one, from the youngest segment on, then the place of the whole entry.
+func (l *Log) placesLocked(g *group, index uint64) (sources []source, err error) {
+	if index < g.base {
+		for _, p := range slices.Backward(g.parts) {
+			if index < p.low || index > p.high {
+				continue
+			}
+			src := source{group: g.id, lo: index, hi: index + 1}
+			if err = l.openSourceLocked(&src, run{first: index, count: 1, seg: p.seg, moved: true}); err != nil {
+				break
+			}
+			sources = append(sources, src)
+		}
+	}
+	if r, ok := g.find(index); ok && err == nil {
+		src := source{group: g.id, lo: index, hi: index + 1}
+		if err = l.openSourceLocked(&src, r.cut(index, index+1)); err == nil {
+			sources = append(sources, src)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, closeSources(sources))
+	}
+	return sources, nil
+}
+
+// readCandidate reads from one place of an entry.
+func (l *Log) readCandidate(src *source, index uint64, r *reading) (done bool, err error) {
+	if !src.moved {
+		at, err := l.place(src, index)
+		if err != nil {
+			return false, err
+		}
+		have := wholeEntry(at.length)
+		return r.take(&have, func(from int, p []byte) error {
+			return readFull(src.seg.file, p, int64(at.off)+int64(from-have.headBytes()))
+		})
+	}
+	rows, err := l.sparseRows(src, index)
+	if err != nil {
+		return false, err
+	}
+	for _, row := range slices.Backward(rows) {
+		have, err := src.seg.readRanges(row.row)
+		if err != nil {
+			return false, err
+		}
+		done, err := r.take(&have, func(from int, p []byte) error {
+			return readFull(src.seg.file, p, int64(row.off)+int64(from))
+		})
+		if done || err != nil {
+			return done, err
+		}
+	}
+	return false, nil
+}
+
+// sparseRows returns the RELOCATED records of an entry, the oldest first.
+func (l *Log) sparseRows(src *source, index uint64) ([]sparseRow, error) {
+	if src.tables == nil {
+		return find(src.sparse, index), nil
+	}
+	return l.readSparse(src.seg, src.tables, src.at, src.count, index)
+}
+
+// readRanges reads what a RELOCATED record says about its data, and checks that.
+func (s *segment) readRanges(r row) (relocated, error) {
+	need := relocatedBytes + 8*8
+	for {
+		b := make([]byte, min(need, int(r.length)))
+		if int64(r.off)+int64(len(b)) > s.capacity {
+			return relocated{}, s.corrupt(r, "no record can stand there")
+		}
+		if err := readFull(s.file, b, int64(r.off)); err != nil {
+			return relocated{}, fmt.Errorf("read %s at offset %d: %w", s.file.Name(), s.physical(int64(r.off)), err)
+		}
+		rel, n, err := decodeRelocated(b, int(r.length))
+		if err == nil || n <= len(b) {
+			if err != nil {
+				err = s.corrupt(r, "%v", err)
+			}
+			return rel, err
+		}
+		need = n
+	}
 }
 
 // Place says where an entry's data is, as "file:offset", for error messages; "memory" while it is
 // queued.
 func (l *Log) Place(group, index uint64) string {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	g := l.groups[group]
-	if g == nil || g.check(index) != nil {
+	_, sources, err := l.candidates(group, index)
+	if err != nil {
 		return "nowhere"
 	}
-	p := g.places[index-g.base]
-	if p.seg == 0 {
+	if len(sources) == 0 {
 		return "memory"
 	}
-	return fmt.Sprintf("%s:%d", segmentPath(l.cfg.Dir, p.seg), p.off)
+	src := &sources[len(sources)-1]
+	name := src.seg.file.Name()
+	at, err := l.place(src, index)
+	where := src.seg.physical(int64(at.off))
+	if err = errors.Join(err, closeSources(sources)); err != nil {
+		return name
+	}
+	return fmt.Sprintf("%s:%d", name, where)
 }

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,20 +18,22 @@ type recovery struct {
 	last link // the batch that the next one has to follow
 	// spans holds what was found in each live segment, in order.
 	spans []liveSpan
-	gaps  map[uint64]gap
+	gaps  map[uint64][]gap // by group, in the order of the segments
 }
 
 type liveSpan struct {
 	span
-	seg  *segment
-	mark uint64
+	seg    *segment
+	mark   uint64
+	sealed bool // its footer is in the manifest
 }
 
-// gap says that entries up to upTo of a group are in no segment, which is right only if they were
-// released.
+// gap says that entries between last and next of a group were not found where they belong, which is right
+// only if they were compacted, or moved.
 type gap struct {
-	upTo uint64
-	err  error
+	last, next uint64
+	file       string
+	off        int64
 }
 
 // recover reads the log and makes it ready for writing. It changes files only after all of them
@@ -38,6 +41,9 @@ type gap struct {
 func (l *Log) recover() error {
 	if err := l.cfg.FS.MkdirAll(l.cfg.Dir); err != nil {
 		return fmt.Errorf("journal: make directory: %w", err)
+	}
+	if err := l.loadKeys(); err != nil {
+		return err
 	}
 	manifest, err := l.readManifest()
 	if err != nil {
@@ -47,25 +53,32 @@ func (l *Log) recover() error {
 	if err != nil {
 		return err
 	}
-	r := &recovery{log: l, gaps: make(map[uint64]gap)}
+	r := &recovery{log: l, gaps: make(map[uint64][]gap)}
 	for _, id := range slices.Sorted(maps.Keys(manifest)) {
 		l.nextID = id + 1
 		if err := r.segment(id, manifest[id]); err != nil {
 			return err
 		}
 	}
-	for _, group := range slices.Sorted(maps.Keys(r.gaps)) {
-		if g := l.groups[group]; g != nil && g.released < r.gaps[group].upTo {
-			return r.gaps[group].err
+	cuts, err := r.judgeTail() // first: a log that was cut short lacks entries, too
+	if err != nil {
+		return err
+	}
+	for _, group := range slices.Sorted(maps.Keys(l.groups)) {
+		if err := r.complete(l.groups[group]); err != nil {
+			return err
 		}
 	}
 	if err := l.moveAside(strays); err != nil {
 		return err
 	}
-	if err := r.repairTail(); err != nil {
+	if err := r.repairTail(cuts); err != nil {
 		return err
 	}
 	if err := l.sweep(manifest); err != nil {
+		return err
+	}
+	if err := l.storeKeys(); err != nil {
 		return err
 	}
 	l.batch.last = r.last
@@ -160,7 +173,7 @@ func (r *recovery) segment(id uint32, m manifestRecord) error {
 	switch m.state {
 	case statePreparing:
 		return nil // holds nothing; sweep removes it
-	case stateDropped:
+	case stateDropped, stateSpare:
 		l.gone[id] = m
 		if r.last == (link{}) && len(r.spans) == 0 {
 			r.last = m.before // what came before was reclaimed, too
@@ -171,11 +184,14 @@ func (r *recovery) segment(id uint32, m manifestRecord) error {
 		r.last = m.last
 		return nil
 	}
-	s, err := openSegment(l.cfg.FS, l.cfg.Dir, id, m, l.node)
+	s, err := openSegment(l.cfg.FS, l.cfg.Dir, id, m, l.node, l.keys)
 	if err != nil {
 		return err
 	}
 	l.segs[id] = s
+	if m.foot != (span64{}) {
+		return r.sealed(s, m)
+	}
 	live := liveSpan{seg: s}
 	var ok bool
 	if live.mark, ok, err = s.readMark(); err != nil {
@@ -185,6 +201,9 @@ func (r *recovery) segment(id uint32, m manifestRecord) error {
 		l.cfg.Logger.Warn("the mark of a journal segment is damaged and is ignored", "file", s.file.Name())
 	}
 	live.span, err = s.reader().scan(func(b batch) error { return r.batch(s, b) })
+	if err == nil {
+		err = r.apply(s, live.lastOff)
+	}
 	if err != nil {
 		var corrupt *CorruptError
 		if !errors.As(err, &corrupt) {
@@ -192,10 +211,92 @@ func (r *recovery) segment(id uint32, m manifestRecord) error {
 		}
 		return err
 	}
-	s.end, s.used, s.marked = live.end, live.end, live.mark
-	s.before, s.last = live.before, live.last
+	s.found(live.span, live.mark)
+	s.used = s.end + int64(footRoom(s.foot))
 	r.spans = append(r.spans, live)
 	return nil
+}
+
+// sealed reads a segment whose footer the manifest names. A damaged footer is made anew, in memory, from
+// the records.
+func (r *recovery) sealed(s *segment, m manifestRecord) error {
+	l := r.log
+	if err := r.follows(m.before, s.file.Name(), dataOffset); err != nil {
+		return err
+	}
+	s.footer, s.known = m.foot, true
+	end := m.foot.off + m.foot.length
+	s.found(span{before: m.before, last: m.last, end: end}, m.last.lsn)
+	err := s.readFooter(m.foot.off, m.foot.length, m.last)
+	if errors.Is(err, errFooter) {
+		l.cfg.Logger.Error("rebuild the footer of a journal segment", "file", s.file.Name(), "err", err)
+		s.groups, err = s.scanContents()
+	}
+	if err == nil {
+		err = r.apply(s, m.foot.off)
+	}
+	if err != nil {
+		return fmt.Errorf("journal: read segment %s: %w", s.file.Name(), err)
+	}
+	r.last = m.last
+	r.spans = append(r.spans, liveSpan{seg: s, sealed: true, span: span{before: m.before, last: m.last,
+		lastOff: m.foot.off, end: end, stop: &damage{s.physical(end), "the segment is sealed"}}})
+	return nil
+}
+
+// scanContents reads all records of a sealed segment and returns what it holds.
+func (s *segment) scanContents() (map[uint64]*contents, error) {
+	scanned := newSegment(s.header, s.file)
+	found, err := s.reader().scan(func(b batch) error {
+		for i := range b.records {
+			rec := &b.records[i]
+			if _, err := scanned.applyLocked(rec.recordHeader, uint32(b.off)+rec.off, rec.data); err != nil {
+				return s.corrupt(row{off: uint32(b.off) + rec.off}, "%v", err)
+			}
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case found.end < s.footer.off || found.before != s.before || found.end == s.footer.off && found.last.lsn+1 != s.last.lsn:
+		return nil, &CorruptError{File: s.file.Name(), Offset: found.stop.off, Reason: found.stop.reason}
+	}
+	return scanned.groups, nil
+}
+
+// rebuild reads the tables of a segment from its records into memory, because of cause: a damaged
+// footer.
+func (l *Log) rebuild(id uint32, cause error) error {
+	l.mu.RLock()
+	s := l.segs[id]
+	sound := s == nil || s.tables == nil
+	if !sound {
+		s.refs.Add(1)
+	}
+	l.mu.RUnlock()
+	if sound {
+		return nil
+	}
+	l.cfg.Logger.Error("rebuild the footer of a journal segment", "file", s.file.Name(), "err", cause)
+	scanned, err := s.scanContents()
+	if err == nil {
+		l.mu.Lock()
+		for group, c := range s.groups {
+			n := scanned[group]
+			if n == nil || n.rowCount != c.rowCount || n.sparseCount != c.sparseCount {
+				err = &CorruptError{File: s.file.Name(), Offset: s.physical(s.footer.off), Reason: fmt.Sprintf(
+					"the footer and the records differ in what they have of group %d", group)}
+				break
+			}
+			c.rows, c.sparse = n.rows, n.sparse
+		}
+		if err == nil {
+			s.tables = nil
+		}
+		l.mu.Unlock()
+	}
+	return errors.Join(err, s.release())
 }
 
 // follows checks that the batch after before may come next. If not, batches are missing: the
@@ -205,6 +306,9 @@ func (r *recovery) follows(before link, file string, off int64) error {
 		return nil
 	}
 	for _, live := range slices.Backward(r.spans) {
+		if live.sealed {
+			break
+		}
 		dirty, err := live.seg.reader().tail(live.end, live.last, 0, live.stop)
 		if d, ok := err.(*damage); ok {
 			return &CorruptError{File: live.seg.file.Name(), Offset: d.off, Reason: d.reason}
@@ -224,144 +328,239 @@ func (r *recovery) follows(before link, file string, off int64) error {
 
 // batch applies one valid batch.
 func (r *recovery) batch(s *segment, b batch) error {
-	if err := r.follows(link{b.lsn - 1, b.prev}, s.file.Name(), b.off); err != nil {
+	if err := r.follows(link{b.lsn - 1, b.prev}, s.file.Name(), s.physical(b.off)); err != nil {
 		return err
 	}
 	r.last = link{b.lsn, b.crc}
 	for i := range b.records {
 		rec := &b.records[i]
-		if err := r.record(s, rec, b.off); err != nil {
-			return &CorruptError{File: s.file.Name(), Offset: b.off + int64(rec.off) - recordBytes, Reason: err.Error()}
+		if rec.kind == kindFooter {
+			if err := s.checkFooter(b); err != nil {
+				return err
+			}
+			continue
+		}
+		if s.tables != nil {
+			return s.corrupt(row{off: uint32(b.off) + rec.off}, "the segment goes on after its footer")
+		}
+		if _, err := s.applyLocked(rec.recordHeader, uint32(b.off)+rec.off, rec.data); err != nil {
+			return s.corrupt(row{off: uint32(b.off) + rec.off}, "%v", err)
 		}
 	}
 	return nil
 }
 
-// record applies one record to the tables.
-func (r *recovery) record(s *segment, rec *record, batchOff int64) error {
+// checkFooter takes the place of the tables from a footer that a scan found, after comparing it with the
+// records.
+func (s *segment) checkFooter(b batch) error {
+	read := newSegment(s.header, s.file)
+	err := read.readFooter(b.off, int64(len(b.raw)), link{b.lsn, b.crc})
+	if err != nil && !errors.Is(err, errFooter) {
+		return err
+	}
+	if err == nil && len(read.groups) != len(s.groups) {
+		err = fmt.Errorf("it has %d groups, the records %d", len(read.groups), len(s.groups))
+	}
+	for group, c := range s.groups {
+		if f := read.groups[group]; err == nil && (f == nil || !bytes.Equal(f.encodeLike(c), c.appendItem(nil))) {
+			err = fmt.Errorf("group %d is not what the records say", group)
+		}
+	}
+	if err != nil {
+		return s.corrupt(row{off: uint32(b.off) + batchBytes + recordBytes}, "footer: %v", err)
+	}
+	for group, c := range s.groups {
+		c.rowsAt, c.sparseAt = read.groups[group].rowsAt, read.groups[group].sparseAt
+	}
+	s.tables, s.footer = read.tables, span64{b.off, int64(len(b.raw))}
+	return nil
+}
+
+// encodeLike encodes contents read from a footer, which have no tables, as those that have.
+func (c *contents) encodeLike(full *contents) []byte {
+	with := *c
+	with.rows, with.sparse = make([]row, c.rowCount), make([]sparseRow, c.sparseCount)
+	return with.appendItem(nil)
+}
+
+// apply enters what a segment holds into the tables of the groups. off is where to look for what is wrong.
+func (r *recovery) apply(s *segment, off int64) error {
+	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
+		if err := r.group(s, s.groups[id], off); err != nil {
+			return &CorruptError{File: s.file.Name(), Offset: s.physical(off), Reason: err.Error()}
+		}
+	}
+	if s.tables != nil {
+		for _, c := range s.groups {
+			c.shrink()
+		}
+	}
+	return nil
+}
+
+// group enters what a segment holds of one group.
+func (r *recovery) group(s *segment, c *contents, off int64) error {
 	l := r.log
-	if rec.kind == kindGroupDel {
-		delete(l.groups, rec.group)
-		l.dropped[rec.group] = s.id
-		s.noteLocked(rec.group, 0)
+	if c.deleted {
+		delete(l.groups, c.group)
+		delete(r.gaps, c.group)
+		l.dropped[c.group] = s.id
 		return nil
 	}
-	if _, ok := l.dropped[rec.group]; ok {
-		return fmt.Errorf("group %d goes on after it was deleted", rec.group)
+	if _, ok := l.dropped[c.group]; ok {
+		return fmt.Errorf("group %d goes on after it was deleted", c.group)
 	}
-	g := l.groups[rec.group]
+	g := l.groups[c.group]
 	if g == nil {
-		g = newGroup(rec.group)
-		l.groups[rec.group] = g
+		g = newGroup(c.group)
+		l.groups[c.group] = g
 	}
-	switch rec.kind {
-	case kindEntry:
-		off := batchOff + int64(rec.off)
-		if err := r.entry(g, s, rec, off); err != nil {
+	if err := r.entries(g, s, c, off); err != nil {
+		return err
+	}
+	if c.bounds != nil {
+		g.compact(c.bounds.index, c.bounds.term)
+		g.released = max(g.released, c.bounds.released)
+		g.durableBase, g.durableReleased, g.boundsSeg = g.base, g.released, s.id
+		g.trim()
+	}
+	if c.state != nil {
+		g.state, g.hasState, g.stateSeg = *c.state, true, s.id
+	}
+	if c.snap != nil {
+		g.snap, g.snapSeg = c.snap, s.id
+	}
+	for _, key := range c.removed {
+		delete(g.objects, key)
+	}
+	for _, o := range c.objects {
+		if g.objects == nil {
+			g.objects = make(map[uint64]object)
+		}
+		g.objects[o.key] = object{seg: s.id, row: o.row}
+	}
+	if c.sparseCount > 0 {
+		g.addPart(s.id, c.sparseLow, c.sparseHigh)
+	}
+	return nil
+}
+
+// entries enters the entries and bounds of a segment into a group's log.
+func (r *recovery) entries(g *group, s *segment, c *contents, off int64) error {
+	if b := c.bounds; b != nil {
+		if err := b.follows(g.id, g.base-1, g.released); err != nil {
 			return err
 		}
-		s.noteLocked(rec.group, rec.index)
-	case kindHardState:
-		g.state = HardState{Term: rec.term, Vote: le.Uint64(rec.data), Commit: rec.index}
-		g.hasState, g.stateSeg = true, s.id
-		s.noteLocked(rec.group, 0)
-	case kindBounds:
-		last := le.Uint64(rec.data)
-		if last < rec.index || last > maxIndex || rec.index < g.released {
-			return fmt.Errorf("group %d releases entries up to %d of %d after it released up to %d",
-				g.id, rec.index, last, g.released)
+	}
+	if c.void > 0 && c.void < g.base {
+		return fmt.Errorf("group %d has entry %d after entries up to %d were released", g.id, c.void, g.base-1)
+	}
+	if c.void > 0 && c.void <= g.last {
+		g.truncate(c.void)
+	}
+	at := uint32(0)
+	for _, f := range c.runs {
+		if f.first > g.last+1 {
+			r.missing(g, f.first, s, off)
 		}
-		r.bounds(g, s, rec, last, batchOff)
-		g.released, g.boundsSeg = rec.index, s.id
-		s.noteLocked(rec.group, 0)
+		g.add(run{first: f.first, count: f.count, at: at, seg: s.id})
+		g.last = f.first + uint64(f.count) - 1
+		at += f.count
+	}
+	for _, t := range c.terms {
+		g.addTerm(t.from, t.term)
+	}
+	if c.hasLast && c.last != g.last {
+		if c.last > g.last {
+			r.missing(g, c.last+1, s, off)
+		}
+		g.last = c.last
+	}
+	for _, m := range c.moved {
+		if end := m.first + uint64(m.count); end > g.base {
+			first := max(m.first, g.base)
+			g.setTerm(first, end-first, m.term)
+		}
+		g.place(run{first: m.first, count: m.count, seg: s.id, moved: true})
 	}
 	return nil
 }
 
-// entry puts an entry into its group's table.
-func (r *recovery) entry(g *group, s *segment, rec *record, off int64) error {
-	if rec.index <= g.released {
-		return fmt.Errorf("group %d has entry %d after entries up to %d were released", g.id, rec.index, g.released)
-	}
-	if rec.index > g.last()+1 {
-		r.missing(g, rec.index-1, s, off)
-	}
-	if rec.index > g.last()+1 || rec.index < g.base {
-		g.places, g.terms = nil, nil
-		g.base, g.baseTerm = rec.index, 0
-	}
-	g.put(rec.index, rec.term, place{seg: s.id, off: uint32(off), length: rec.length})
-	return nil
+// missing notes that entries between the group's last one and next were not where they belong, as the
+// segment shows.
+func (r *recovery) missing(g *group, next uint64, s *segment, off int64) {
+	r.gaps[g.id] = append(r.gaps[g.id], gap{g.last, next, s.file.Name(), s.physical(off)})
 }
 
-// bounds applies a BOUNDS record: what stands above last is void, what stands up to the index is
-// released.
-func (r *recovery) bounds(g *group, s *segment, rec *record, last uint64, batchOff int64) {
-	switch {
-	case last >= g.last():
-	case last >= g.base:
-		g.truncate(last + 1)
-	default:
-		g.places, g.terms = nil, nil
-		g.base, g.baseTerm = last+1, 0
+// complete returns an error when a log lacks an entry.
+func (r *recovery) complete(g *group) error {
+	hole, ok := g.hole()
+	if !ok {
+		return nil
 	}
-	g.release(rec.index, rec.term)
-	if last > g.last() {
-		r.missing(g, last, s, batchOff+int64(rec.off))
+	for _, gap := range r.gaps[g.id] {
+		if hole > gap.last && hole < gap.next {
+			return &CorruptError{File: gap.file, Offset: gap.off, Reason: fmt.Sprintf(
+				"group %d has no entries between %d and %d, and they were not released", g.id, gap.last, gap.next)}
+		}
 	}
+	return &CorruptError{File: r.spans[len(r.spans)-1].seg.file.Name(), Offset: dataOffset, Reason: fmt.Sprintf(
+		"group %d has no entry %d, and it was not released", g.id, hole)}
 }
 
-// missing notes that entries up to upTo are in no segment, as the record whose payload is at off
-// shows. They must have been reclaimed: a BOUNDS record, which may come later, has to release them.
-func (r *recovery) missing(g *group, upTo uint64, s *segment, off int64) {
-	if upTo <= r.gaps[g.id].upTo {
-		return
-	}
-	r.gaps[g.id] = gap{upTo: upTo, err: &CorruptError{
-		File:   s.file.Name(),
-		Offset: off - recordBytes,
-		Reason: fmt.Sprintf("group %d has no entries between %d and %d, and they were not released",
-			g.id, g.last(), upTo+1),
-	}}
+// cut is the rest of a write that was never acknowledged.
+type cut struct {
+	live *liveSpan
+	upTo int64
 }
 
-// repairTail cuts the rest of a write that was never acknowledged, or reports that what stands
-// there may have been. Then it writes the last batch once more and syncs it: after kill -9 or a
-// failed sync it may be in the page cache only, and nobody may build on it before it is durable.
-func (r *recovery) repairTail() error {
-	type cut struct {
-		live *liveSpan
-		upTo int64
-	}
-	var cuts []cut
+// tail returns the number of the span where the log ends, -1 for none. A segment whose footer the manifest
+// names is durable, and so is all before: the log ends behind it.
+func (r *recovery) tail() int {
 	tail := -1
 	for i := range r.spans {
 		if r.spans[i].last.lsn != 0 {
 			tail = i
 		}
 	}
-	for i := max(tail, 0); i < len(r.spans); i++ {
+	if tail >= 0 && r.spans[tail].sealed {
+		tail++
+	}
+	return tail
+}
+
+// judgeTail finds the rest of a write that was never acknowledged, or reports that what stands there may
+// have been.
+func (r *recovery) judgeTail() (cuts []cut, err error) {
+	for i := max(r.tail(), 0); i < len(r.spans); i++ {
 		live := &r.spans[i]
 		dirty, err := live.seg.reader().tail(live.end, r.last, live.mark, live.stop)
 		if d, ok := err.(*damage); ok {
-			return &CorruptError{File: live.seg.file.Name(), Offset: d.off, Reason: d.reason}
+			return nil, &CorruptError{File: live.seg.file.Name(), Offset: d.off, Reason: d.reason}
 		}
 		if err != nil {
-			return fmt.Errorf("journal: read segment %s: %w", live.seg.file.Name(), err)
+			return nil, fmt.Errorf("journal: read segment %s: %w", live.seg.file.Name(), err)
 		}
 		if dirty > 0 {
 			cuts = append(cuts, cut{live, dirty})
 		}
 	}
+	return cuts, nil
+}
+
+// repairTail cuts the rest of a write. Then it writes the last batch once more and syncs it: after kill -9
+// or a failed sync it may be in the page cache only, and nobody may build on it before it is durable.
+func (r *recovery) repairTail(cuts []cut) error {
 	for _, c := range cuts {
 		name := c.live.seg.file.Name()
-		r.log.cfg.Logger.Warn("cut the rest of an unfinished write", "file", name, "offset", c.live.end,
-			"end", c.upTo)
-		if err := c.live.seg.zero(c.live.end, c.upTo); err != nil {
-			return fmt.Errorf("journal: cut %s at offset %d: %w", name, c.live.end, err)
+		r.log.cfg.Logger.Warn("cut the rest of an unfinished write", "file", name, "offset",
+			c.live.seg.physical(c.live.end), "end", c.live.seg.physical(c.upTo))
+		if err := c.live.seg.file.zero(c.live.end, c.upTo); err != nil {
+			return fmt.Errorf("journal: cut %s at offset %d: %w", name, c.live.seg.physical(c.live.end), err)
 		}
 	}
-	if tail < 0 {
+	tail := r.tail()
+	if tail < 0 || tail == len(r.spans) || r.spans[tail].last.lsn == 0 {
 		return nil
 	}
 	live := &r.spans[tail]
@@ -371,29 +570,11 @@ func (r *recovery) repairTail() error {
 	return nil
 }
 
-// zero overwrites a range with zeros and syncs.
-func (s *segment) zero(from, to int64) error {
-	zeros := make([]byte, min(fillBytes, to-from))
-	for off := from; off < to; off += int64(len(zeros)) {
-		if _, err := s.file.WriteAt(zeros[:min(int64(len(zeros)), to-off)], off); err != nil {
-			return err
-		}
-	}
-	return s.file.SyncData()
-}
-
 // rewrite writes a range with the bytes it has, and the mark for it, and syncs. A crash in between
 // does no harm: every sector has these bytes already or belongs to a batch that was never
 // acknowledged.
 func (s *segment) rewrite(from, to int64) error {
-	b := make([]byte, to-from)
-	if err := readFull(s.file, b, from); err != nil {
-		return err
-	}
-	if _, err := s.file.WriteAt(b, from); err != nil {
-		return err
-	}
-	if err := s.file.SyncData(); err != nil {
+	if err := s.file.rewrite(from, to); err != nil {
 		return err
 	}
 	return s.mark(s.last.lsn)
@@ -408,16 +589,27 @@ func (l *Log) sweep(manifest map[uint32]manifestRecord) error {
 		return fmt.Errorf("journal: list directory: %w", err)
 	}
 	idle := false
-	for id, m := range manifest {
+	ids := slices.Sorted(maps.Keys(manifest))
+	for _, id := range ids {
+		m := manifest[id]
 		if m.state == stateLive {
 			continue
 		}
 		idle = true
-		if name := segmentPath(l.cfg.Dir, id); slices.Contains(names, filepath.Base(name)) {
+		if m.state == stateSpare {
+			continue
+		}
+		for _, name := range []string{segmentPath(l.cfg.Dir, id), sparePath(l.cfg.Dir, id)} {
+			if !slices.Contains(names, filepath.Base(name)) {
+				continue
+			}
 			if err := l.cfg.FS.Remove(name); err != nil {
 				return fmt.Errorf("journal: remove unused segment: %w", err)
 			}
 		}
+	}
+	if err := l.adoptSpares(names); err != nil {
+		return err
 	}
 	if !idle {
 		return nil
@@ -425,8 +617,8 @@ func (l *Log) sweep(manifest map[uint32]manifestRecord) error {
 	if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	for id, m := range manifest {
-		if m.state == statePreparing {
+	for _, id := range ids {
+		if manifest[id].state == statePreparing {
 			if err := l.cfg.Catalog.DeleteSegment(id); err != nil {
 				return fmt.Errorf("journal: forget unused segment %d: %w", id, err)
 			}
@@ -437,6 +629,16 @@ func (l *Log) sweep(manifest map[uint32]manifestRecord) error {
 
 // chooseActive decides where writing goes on; an empty log gets its first segment.
 func (l *Log) chooseActive() error {
+	for _, id := range slices.Sorted(maps.Keys(l.segs)) {
+		switch s := l.segs[id]; {
+		case s.last.lsn == 0:
+			l.ready = append(l.ready, s)
+		case s.footer != (span64{}):
+			l.active, l.ready = s, nil // left for the next one
+		default:
+			l.active, l.ready = s, nil
+		}
+	}
 	if len(l.segs) == 0 {
 		fillAll := func(int64, int64) (bool, error) { return false, nil }
 		if err := l.addSegment(l.cfg.FirstSegmentBytes, fillAll); err != nil {
@@ -445,11 +647,19 @@ func (l *Log) chooseActive() error {
 		l.ready = nil
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.segs)) {
-		if s := l.segs[id]; l.active == nil || s.last.lsn != 0 {
+		s := l.segs[id]
+		if c, key := l.encryption(); s.version != version2 || s.cipher != c || s.key != key {
+			s.capacity = s.end // what would be written now is not what the segment holds
+		}
+		if s.footer != (span64{}) {
+			s.capacity = s.end
+		}
+		if l.active == nil || s.last.lsn != 0 {
 			l.active, l.ready = s, nil
-		} else {
+		} else if s.capacity > s.end {
 			l.ready = append(l.ready, s)
 		}
 	}
+	l.batch.start(l.active)
 	return nil
 }

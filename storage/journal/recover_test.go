@@ -8,25 +8,19 @@ import (
 
 // image builds a segment from batches of records.
 func image(batches ...[]recordHeader) []byte {
-	h := header{id: 1, size: minSegmentBytes, salt: 0x0123456789abcdef, node: 7}
-	s := newSegment(h, nil)
-	out := make([]byte, h.size)
-	h.encode(out)
-	b := &builder{}
+	var adds []func(*builder)
 	for _, records := range batches {
-		b.start(s)
-		for _, r := range records {
-			var payload []byte
-			if r.kind != kindGroupDel {
-				payload = le.AppendUint64(nil, uint64(r.length)) // what the small records hold
+		adds = append(adds, func(b *builder) {
+			for _, r := range records {
+				var payload []byte
+				if r.kind != kindGroupDel {
+					payload = le.AppendUint64(nil, uint64(r.length)) // what the small records hold
+				}
+				b.add(r, payload)
 			}
-			b.add(r, payload)
-		}
-		raw, last := b.finish(b.last)
-		s.end += int64(copy(out[s.end:], raw))
-		b.last = last
+		})
 	}
-	return out
+	return mustImage(imageHeader(version2), adds...)
 }
 
 func entryRecord(group, index uint64) recordHeader {

@@ -2,16 +2,13 @@ package journal
 
 import (
 	"fmt"
-	"io"
-
-	"millrace/storage/vfs"
 )
 
 // windowBytes is how much a scan reads at once, if no batch is larger.
 const windowBytes = 1 << 20
 
-// damage says where in a segment the bytes stop making sense, and why. It never leaves the package:
-// recovery decides whether it is a torn tail or corruption.
+// damage says where in a segment file, physically, the bytes stop making sense, and why. It never
+// leaves the package: recovery decides whether it is a torn tail or corruption.
 type damage struct {
 	off    int64
 	reason string
@@ -28,16 +25,19 @@ type link struct {
 // batchReader reads the batches of one segment in order. Its memory is one window or the largest
 // batch.
 type batchReader struct {
-	src  io.ReaderAt
-	size int64
+	file *sectorFile
+	size int64 // of the file
 	seed uint32
 
-	buf  []byte
-	at   int64 // file offset of buf[0]
-	recs []record
+	buf     []byte
+	at      int64              // physical offset of buf[0]
+	first   [contentBytes]byte // content of the first sector of a batch
+	content []byte             // of the latest batch
+	recs    []record
 }
 
-// batch is one checked batch. raw (with padding) and records are valid until the next read.
+// batch is one checked batch at an offset of the segment. raw, its contents with padding, and records
+// are valid until the next read.
 type batch struct {
 	batchHeader
 	off     int64
@@ -45,7 +45,7 @@ type batch struct {
 	records []record
 }
 
-// bytes returns n bytes of the file at off; they are valid until the next call.
+// bytes returns n bytes of the file at the physical offset off; they are valid until the next call.
 func (r *batchReader) bytes(off int64, n int) ([]byte, error) {
 	if off >= r.at && off+int64(n) <= r.at+int64(len(r.buf)) {
 		return r.buf[off-r.at:][:n], nil
@@ -55,38 +55,82 @@ func (r *batchReader) bytes(off int64, n int) ([]byte, error) {
 		r.buf = make([]byte, size)
 	}
 	r.buf, r.at = r.buf[:size], off
-	if _, err := r.src.ReadAt(r.buf, off); err != nil {
+	if _, err := r.file.raw.ReadAt(r.buf, off); err != nil {
 		r.buf = r.buf[:0]
 		return nil, err
 	}
 	return r.buf[:n], nil
 }
 
-// read returns the batch at off, a multiple of the block size. A *damage error says that there is
-// none.
+// read returns the batch at off, the start of a block. A *damage error says that there is none.
 func (r *batchReader) read(off int64) (batch, error) {
-	if off+blockBytes > r.size {
-		return batch{}, &damage{off, "the segment ends here"}
+	at := r.file.physical(off)
+	if at+blockBytes > r.size {
+		return batch{}, &damage{at, "the segment ends here"}
 	}
-	b, err := r.bytes(off, blockBytes)
+	if r.file.version == version1 {
+		return r.readPlain(off)
+	}
+	b, err := r.bytes(at, sectorBytes)
 	if err != nil {
 		return batch{}, err
 	}
-	h, ok := decodeBatchHeader(b, r.seed)
-	if !ok {
-		return batch{}, &damage{off, "no valid batch header"}
+	h, d := r.head(b, at)
+	if d != nil {
+		return batch{}, d
 	}
-	padded := alignUp(int(h.length), blockBytes)
-	if h.count == 0 || h.length < batchBytes+recordBytes || int64(padded) > r.size-off {
-		return batch{}, &damage{off, fmt.Sprintf("batch %d has an impossible length", h.lsn)}
+	n := r.file.padded(int(h.length))
+	sectors := int64(n/contentBytes) * sectorBytes
+	if h.count == 0 || h.length < batchBytes+recordBytes || sectors > r.size-at {
+		return batch{}, &damage{at, fmt.Sprintf("batch %d has an impossible length", h.lsn)}
 	}
-	raw, err := r.bytes(off, padded)
-	if err != nil {
+	if b, err = r.bytes(at, int(sectors)); err != nil {
 		return batch{}, err
 	}
+	if cap(r.content) < n {
+		r.content = make([]byte, n)
+	}
+	raw := r.content[:n]
+	for i := 0; i*contentBytes < n; i++ {
+		sector, place := b[i*sectorBytes:][:sectorBytes], at+int64(i)*sectorBytes
+		lsn, ok := r.file.check(sector, place)
+		switch {
+		case ok && lsn == h.lsn:
+			r.file.open(raw[i*contentBytes:][:contentBytes], sector, place)
+		case ok:
+			return batch{}, &damage{place, fmt.Sprintf("a sector of batch %d has that of batch %d", h.lsn, lsn)}
+		case isZero(sector):
+			return batch{}, &damage{place, fmt.Sprintf("a sector of batch %d is zero", h.lsn)}
+		default:
+			return batch{}, &damage{place, fmt.Sprintf("a sector of batch %d has a wrong checksum", h.lsn)}
+		}
+	}
+	return r.decode(off, raw, h)
+}
+
+// head checks the first sector of a batch, which stands at a physical offset, and returns the header
+// of the batch.
+func (r *batchReader) head(b []byte, at int64) (batchHeader, *damage) {
+	lsn, ok := r.file.check(b, at)
+	switch {
+	case !ok && isZero(b):
+		return batchHeader{}, &damage{at, "no batch"}
+	case !ok:
+		return batchHeader{}, &damage{at, "the first sector of a batch has a wrong checksum"}
+	}
+	r.file.open(r.first[:], b, at)
+	h, ok := decodeBatchHeader(r.first[:], r.seed)
+	if !ok || h.lsn != lsn {
+		return batchHeader{}, &damage{at, fmt.Sprintf("a sector of batch %d that is not the first of a batch", lsn)}
+	}
+	return h, nil
+}
+
+// decode checks and returns a batch whose contents, with padding, are raw.
+func (r *batchReader) decode(off int64, raw []byte, h batchHeader) (batch, error) {
 	recs, at, err := decodeBatch(raw, h, r.seed, r.recs[:0])
 	if err != nil {
-		return batch{}, &damage{off + int64(at), fmt.Sprintf("batch %d: %v", h.lsn, err)}
+		return batch{}, &damage{r.file.physical(off + int64(at)), fmt.Sprintf("batch %d: %v", h.lsn, err)}
 	}
 	r.recs = recs
 	return batch{batchHeader: h, off: off, raw: raw, records: recs}, nil
@@ -114,7 +158,7 @@ func (r *batchReader) scan(fn func(batch) error) (span, error) {
 			return s, err
 		}
 		if s.last.lsn != 0 && (b.lsn != s.last.lsn+1 || b.prev != s.last.crc) {
-			s.stop = &damage{b.off, fmt.Sprintf("batch %d does not follow batch %d", b.lsn, s.last.lsn)}
+			s.stop = &damage{r.file.physical(b.off), fmt.Sprintf("batch %d does not follow batch %d", b.lsn, s.last.lsn)}
 			return s, nil
 		}
 		if err := fn(b); err != nil {
@@ -129,51 +173,88 @@ func (r *batchReader) scan(fn func(batch) error) (span, error) {
 }
 
 // tail judges what stands from off to the end of the segment, where the batch after last would have
-// been written and stop says what is wrong with it. It returns the end of the bytes that are not
-// zero (0: all are): those are the rest of a write whose sync never returned and may be cut. A
-// *damage error says that they may have been acknowledged. The cases are those of
-// storage/DESIGN.md, "Torn or corrupt".
+// been written and stop says what is wrong with it. It returns the end of what has to be overwritten
+// (0: nothing): the rest of a write whose sync never returned. A *damage error says that what stands
+// there may have been acknowledged. The cases are those of storage/DESIGN.md, "Torn or corrupt".
 func (r *batchReader) tail(off int64, last link, mark uint64, stop *damage) (dirty int64, err error) {
+	if r.file.version == version1 {
+		return r.tailPlain(off, last, mark, stop)
+	}
 	next := last.lsn + 1
-	for at := off; at < r.size; at += blockBytes {
-		b, err := r.bytes(at, blockBytes)
+	start, end := r.file.physical(off), int64(0)
+	for at := start; at < r.size; at += sectorBytes {
+		b, err := r.bytes(at, sectorBytes)
 		if err != nil {
 			return 0, err
 		}
-		if isZero(b) {
+		if le.Uint64(b[contentBytes:]) < next {
 			continue
 		}
-		dirty = at + blockBytes
-		if h, ok := decodeBatchHeader(b, r.seed); ok && h.lsn > next {
-			return 0, &damage{stop.off, fmt.Sprintf("%s, but batch %d stands after it at offset %d",
-				stop.reason, h.lsn, at)}
+		lsn, ok := r.file.check(b, at)
+		switch {
+		case !ok:
+		case lsn > next:
+			return 0, &damage{stop.off, fmt.Sprintf("%s, but a sector of batch %d stands after it at offset %d",
+				stop.reason, lsn, at)}
+		default:
+			end = at + sectorBytes
 		}
 	}
 	if mark >= next {
 		return 0, &damage{stop.off, fmt.Sprintf("%s, but batches up to %d were synced", stop.reason, mark)}
 	}
-	if dirty == 0 {
+	if start >= r.size {
 		return 0, nil
 	}
-	first, err := r.bytes(off, vfs.SectorBytes)
-	if err != nil {
+	if d, err := r.torn(start, last, stop); d != nil || err != nil {
+		if err == nil {
+			err = d
+		}
 		return 0, err
 	}
-	if isZero(first) {
-		return dirty, nil
+	if end == 0 {
+		return 0, nil
 	}
-	h, ok := decodeBatchHeader(first, r.seed)
-	if !ok || h.lsn != next || h.prev != last.crc || int64(h.length) > r.size-off {
-		return 0, &damage{stop.off, stop.reason + ", and its first sector is not what a write leaves behind"}
+	return r.file.logical(alignUp64(end)), nil
+}
+
+// torn returns nil when the sectors from start on are what a write of the batch after last leaves
+// behind that was never begun or did not end: a sector is written whole or not at all, so each is of
+// that batch or as it was before, zero or of an earlier batch, and one of the latter is there.
+func (r *batchReader) torn(start int64, last link, stop *damage) (*damage, error) {
+	next := last.lsn + 1
+	first, err := r.bytes(start, sectorBytes)
+	if err != nil {
+		return nil, err
 	}
-	for at := off; at < off+int64(h.length); at += vfs.SectorBytes {
-		sector, err := r.bytes(at, vfs.SectorBytes)
+	lsn, ok := r.file.check(first, start)
+	switch {
+	case !ok && isZero(first), ok && lsn < next:
+		return nil, nil
+	case !ok:
+		return &damage{stop.off, stop.reason + ", and its first sector is not what a write leaves behind"}, nil
+	}
+	h, d := r.head(first, start)
+	if d != nil || h.prev != last.crc || h.count == 0 || h.length < batchBytes+recordBytes ||
+		int64(r.file.padded(int(h.length))/contentBytes)*sectorBytes > r.size-start {
+		return &damage{stop.off, stop.reason + ", and its first sector is not what a write leaves behind"}, nil
+	}
+	missing := false
+	for i := range int64(r.file.padded(int(h.length)) / contentBytes) {
+		at := start + i*sectorBytes
+		b, err := r.bytes(at, sectorBytes)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		if isZero(sector) {
-			return dirty, nil
+		switch lsn, ok := r.file.check(b, at); {
+		case !ok && isZero(b), ok && lsn < next:
+			missing = true
+		case !ok:
+			return &damage{at, fmt.Sprintf("a sector of batch %d has a wrong checksum", next)}, nil
 		}
 	}
-	return 0, &damage{stop.off, stop.reason + ", and no sector of it is missing"}
+	if !missing {
+		return &damage{stop.off, stop.reason + ", and no sector of it is missing"}, nil
+	}
+	return nil, nil
 }

@@ -14,30 +14,52 @@ import (
 type segment struct {
 	header
 	seed uint32
-	file vfs.File
+	file *sectorFile
 	refs atomic.Int64 // readers plus one for the log; the file is closed at zero
+	// capacity is where the room for batches ends. When Open finds a segment of version 1, or one that
+	// is not encrypted as Config says, it is its end, and writing goes on in another one.
+	capacity int64
 
 	// Owned by run.
 	end    int64 // where the next batch goes
 	marked uint64
 
 	// Guarded by Log.mu.
-	before, last link              // as in span; last.lsn is 0 while the segment is empty
-	used         int64             // end, for everyone else
-	groups       map[uint64]uint64 // per group with records here, the highest entry index here
+	before, last link                 // as in span; last.lsn is 0 while the segment is empty
+	used         int64                // end, for everyone else, with the room that the footer needs
+	groups       map[uint64]*contents // what it holds, by group; its tables alone are in the footer
+	foot         int                  // room of groups in a footer
+	tables       *tables              // in the footer, once it is durable; nil: they are in groups
+	sealing      *tables              // in the footer that is being written
+	footer       span64               // the batch with the footer; zero without
+	known        bool                 // the manifest names the footer
+	damaged      bool                 // it is kept: something in it that is needed cannot be read
 }
 
-func newSegment(h header, file vfs.File) *segment {
+func newSegment(h header, file *sectorFile) *segment {
 	s := &segment{
-		header: h,
-		seed:   h.seed(),
-		file:   file,
-		end:    dataOffset,
-		used:   dataOffset,
-		groups: make(map[uint64]uint64),
+		header:   h,
+		seed:     h.seed(),
+		file:     file,
+		capacity: file.logical(h.size),
+		end:      dataOffset,
+		used:     dataOffset,
+		groups:   make(map[uint64]*contents),
 	}
 	s.refs.Store(1)
 	return s
+}
+
+// physical returns the place of an offset in the segment's file, for messages.
+func (s *segment) physical(off int64) int64 { return s.file.physical(off) }
+
+// found takes over what a scan found in the segment.
+func (s *segment) found(sp span, mark uint64) {
+	s.end, s.used, s.marked = sp.end, sp.end, mark
+	s.before, s.last = sp.before, sp.last
+	if s.last.lsn != 0 {
+		s.file.first = s.before.lsn + 1
+	}
 }
 
 // release gives up a reference; the last one closes the file.
@@ -48,16 +70,9 @@ func (s *segment) release() error {
 	return s.file.Close()
 }
 
-// noteLocked accounts for a record of a group.
-func (s *segment) noteLocked(group, index uint64) {
-	if high, ok := s.groups[group]; !ok || index > high {
-		s.groups[group] = index
-	}
-}
-
 // reader returns a batchReader of the segment.
 func (s *segment) reader() *batchReader {
-	return &batchReader{src: s.file, size: s.size, seed: s.seed}
+	return &batchReader{file: s.file, size: s.size, seed: s.seed}
 }
 
 // mark writes the evidence that batches up to lsn are durable, without a sync: it reaches the disk
@@ -66,7 +81,7 @@ func (s *segment) reader() *batchReader {
 func (s *segment) mark(lsn uint64) error {
 	var b [vfs.SectorBytes]byte
 	encodeMark(b[:], s.seed, lsn)
-	if _, err := s.file.WriteAt(b[:], markOffset); err != nil {
+	if _, err := s.file.raw.WriteAt(b[:], markOffset); err != nil {
 		return fmt.Errorf("write mark of %s: %w", s.file.Name(), err)
 	}
 	s.marked = lsn
@@ -84,7 +99,7 @@ func (s *segment) readMark() (lsn uint64, ok bool, err error) {
 }
 
 // openSegment opens a file of the manifest and checks that it is the file that was made.
-func openSegment(fsys vfs.FS, dir string, id uint32, m manifestRecord, node uint64) (*segment, error) {
+func openSegment(fsys vfs.FS, dir string, id uint32, m manifestRecord, node uint64, k keys) (*segment, error) {
 	name := segmentPath(dir, id)
 	file, err := fsys.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -93,39 +108,44 @@ func openSegment(fsys vfs.FS, dir string, id uint32, m manifestRecord, node uint
 	if err != nil {
 		return nil, fmt.Errorf("journal: open segment: %w", err)
 	}
-	s, err := checkSegment(file, id, m, node)
+	h, err := checkHeader(file, id, m, node)
 	if err != nil {
 		return nil, fmt.Errorf("%w%s", err, closing(file))
 	}
-	return s, nil
+	c, err := k.segmentCipher(h)
+	if err != nil {
+		return nil, fmt.Errorf("open segment %s: %w; the data was left as it is%s", name, err, closing(file))
+	}
+	return newSegment(h, newSectorFile(h, file, c)), nil
 }
 
-func checkSegment(file vfs.File, id uint32, m manifestRecord, node uint64) (*segment, error) {
-	corrupt := func(off int64, format string, args ...any) error {
-		return &CorruptError{File: file.Name(), Offset: off, Reason: fmt.Sprintf(format, args...)}
+// checkHeader reads the header of a file and checks that it is that of a segment of the manifest.
+func checkHeader(file vfs.File, id uint32, m manifestRecord, node uint64) (header, error) {
+	corrupt := func(off int64, format string, args ...any) (header, error) {
+		return header{}, &CorruptError{File: file.Name(), Offset: off, Reason: fmt.Sprintf(format, args...)}
 	}
 	size, err := file.Size()
 	if err != nil {
-		return nil, fmt.Errorf("journal: size of segment: %w", err)
+		return header{}, fmt.Errorf("journal: size of segment: %w", err)
 	}
 	if size != m.size {
-		return nil, corrupt(min(size, m.size), "the file has %d bytes instead of %d", size, m.size)
+		return corrupt(min(size, m.size), "the file has %d bytes instead of %d", size, m.size)
 	}
 	var b [headerBytes]byte
 	if err := readFull(file, b[:], 0); err != nil {
-		return nil, fmt.Errorf("journal: read segment header: %w", err)
+		return header{}, fmt.Errorf("journal: read segment header: %w", err)
 	}
 	h, err := decodeHeader(b[:])
 	if err != nil {
-		return nil, corrupt(0, "%v", err)
+		return corrupt(0, "%v", err)
 	}
 	if h.node != node {
-		return nil, corrupt(40, "the segment belongs to node %016x, this is node %016x", h.node, node)
+		return corrupt(40, "the segment belongs to node %016x, this is node %016x", h.node, node)
 	}
-	if h.id != id || h.size != size || h.salt != m.salt {
-		return nil, corrupt(16, "the segment is not the one that the catalog names")
+	if h.id != id || h.size != size || h.salt != m.salt || h.identity != m.identity {
+		return corrupt(16, "the segment is not the one that the catalog names")
 	}
-	return newSegment(h, file), nil
+	return h, nil
 }
 
 // closing closes a file that turned out useless and returns what to add to the error that says why.

@@ -1,13 +1,31 @@
 package journal
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
-// place says where an entry's data stands: 12 bytes an entry is all the memory that a stored entry
-// takes.
-type place struct {
-	seg    uint32 // segment number; 0: queued, off is then the low half of the queue id
-	off    uint32 // byte offset of the data in the segment
-	length uint32
+// run says that count entries of a group from first on stand in a segment: in its table of entries from
+// row at on, or, moved, in its sparse table.
+type run struct {
+	first          uint64
+	count, at, seg uint32
+	moved          bool
+}
+
+func (r run) end() uint64 { return r.first + uint64(r.count) }
+
+// cut returns the part of a run from lo to hi-1; count is 0 when there is none.
+func (r run) cut(lo, hi uint64) run {
+	lo, hi = max(lo, r.first), min(hi, r.end())
+	if lo >= hi {
+		return run{}
+	}
+	if !r.moved {
+		r.at += uint32(lo - r.first)
+	}
+	r.first, r.count = lo, uint32(hi-lo)
+	return r
 }
 
 // termRun says that entries from index on, up to the next run, have term.
@@ -15,96 +33,333 @@ type termRun struct {
 	from, term uint64
 }
 
-// group is what the journal knows of one group. Guarded by Log.mu.
+// part says that a segment has RELOCATED records of entries between low and high.
+type part struct {
+	seg       uint32
+	low, high uint64
+}
+
+// queuedEntry is an entry of a group that is not durable yet.
+type queuedEntry struct {
+	index uint64
+	id    uint32 // low half of the queue id
+}
+
+// voided is a run that an entry or a Reset voided which is not durable yet: until then the run may be what
+// a crash leaves, and keeps its segment.
+type voided struct {
+	run
+	id uint32 // of the queued entry
+	by *blob  // the snapshot of the Reset
+}
+
+// pin keeps a segment until so many items are durable: until then, what something queued replaces there may
+// be what a crash leaves.
+type pin struct {
+	seg   uint32
+	until uint64
+}
+
+// group is what the journal knows of one group. Its size depends on the number of segments with entries
+// of the group and of terms, not on that of entries. Guarded by Log.mu.
 //
-//  1. places[i] is entry base+i; there are no holes.
+//  1. runs are sorted and apart. Together with queued they have all entries from base to last; below base
+//     they have what may still be needed.
 //  2. terms is sorted by from, and terms[0].from <= base when there are entries.
-//  3. Queued entries are the last ones.
+//  3. queued is sorted by index, and holds the last entries.
+//  4. released < base.
+//  5. A segment is in runs, voided, objects or pins as long as durable records need its entries or objects.
 type group struct {
 	id       uint64
-	base     uint64 // index of places[0]; entries below are released
+	base     uint64 // the log's first index
 	baseTerm uint64 // term of entry base-1
-	places   []place
+	last     uint64 // the log's last index, base-1 when it is empty
+	released uint64 // nobody needs entries up to here
+	runs     []run
 	terms    []termRun
+	queued   []queuedEntry
+	voided   []voided
+	pins     []pin
+	parts    []part             // in order of the segments
+	pending  map[uint64][]*blob // queued RELOCATED records by index, the oldest first
+	objects  map[uint64]object
+	snap     *Snapshot
 	state    HardState
 	hasState bool
 	dropped  bool
 
-	released  uint64 // entries up to here are released by a durable record
-	stateSeg  uint32 // segment of the latest HARDSTATE record; 0: none
-	boundsSeg uint32 // segment of the latest BOUNDS record; 0: none
+	// What durable records say.
+	durableBase     uint64
+	durableReleased uint64
+	stateSeg        uint32 // segment of the latest HARDSTATE record; 0: none
+	boundsSeg       uint32 // segment of the latest BOUNDS record; 0: none
+	snapSeg         uint32 // segment of the latest SNAPSHOT record; 0: none
 }
 
-func newGroup(id uint64) *group { return &group{id: id, base: 1} }
-
-func (g *group) last() uint64 { return g.base + uint64(len(g.places)) - 1 }
+func newGroup(id uint64) *group { return &group{id: id, base: 1, durableBase: 1} }
 
 // term returns the term of an entry between base-1 and last.
 func (g *group) term(index uint64) uint64 {
 	if index < g.base {
 		return g.baseTerm
 	}
-	i, found := slices.BinarySearchFunc(g.terms, index, func(r termRun, x uint64) int {
-		switch {
-		case r.from < x:
-			return -1
-		case r.from > x:
-			return 1
-		}
-		return 0
-	})
+	return termAt(g.terms, index)
+}
+
+// termAt returns the term of an entry that term runs have.
+func termAt(terms []termRun, index uint64) uint64 {
+	i, found := slices.BinarySearchFunc(terms, index, func(r termRun, x uint64) int { return cmp.Compare(r.from, x) })
 	if !found {
 		i--
 	}
-	return g.terms[i].term
+	if i < 0 {
+		return 0 // a hole of recovery
+	}
+	return terms[i].term
 }
 
-// put stores the place of an entry with base <= index <= last+1 and voids what stands at index and
-// above.
-func (g *group) put(index, term uint64, p place) {
-	if index <= g.last() {
-		g.truncate(index)
-	}
-	g.places = append(g.places, p)
-	if n := len(g.terms); n == 0 || g.terms[n-1].term != term {
-		g.terms = append(g.terms, termRun{index, term})
-	}
-}
-
-// truncate voids entries from index on.
-func (g *group) truncate(index uint64) {
-	g.places = g.places[:index-g.base]
-	for n := len(g.terms); n > 0 && g.terms[n-1].from >= index; n-- {
-		g.terms = g.terms[:n-1]
-	}
-}
-
-// release forgets entries up to upTo, which may lie beyond the last one; term is the term of upTo.
-func (g *group) release(upTo, term uint64) {
-	if upTo < g.base {
-		if upTo == g.base-1 {
-			g.baseTerm = term
-		}
+// setTerm gives count entries from first on a term.
+func (g *group) setTerm(first, count, term uint64) {
+	end := first + count
+	if first > g.last {
+		g.addTerm(first, term)
 		return
 	}
-	if upTo >= g.last() {
-		g.places, g.terms = nil, nil
-	} else {
-		g.places = g.places[upTo+1-g.base:]
-		for len(g.terms) > 1 && g.terms[1].from <= upTo+1 {
-			g.terms = g.terms[1:]
+	if end > g.last {
+		g.cutTerms(first)
+		g.addTerm(first, term)
+		return
+	}
+	after := termAt(g.terms, end)
+	lo, _ := slices.BinarySearchFunc(g.terms, first, func(r termRun, x uint64) int { return cmp.Compare(r.from, x) })
+	hi, _ := slices.BinarySearchFunc(g.terms, end, func(r termRun, x uint64) int { return cmp.Compare(r.from, x) })
+	with := []termRun{{first, term}}
+	if hi == len(g.terms) || g.terms[hi].from != end {
+		with = append(with, termRun{end, after})
+	}
+	g.terms = slices.Replace(g.terms, lo, hi, with...)
+	g.terms = slices.CompactFunc(g.terms, func(a, b termRun) bool { return a.term == b.term })
+}
+
+func (g *group) addTerm(from, term uint64) {
+	if n := len(g.terms); n == 0 || g.terms[n-1].term != term {
+		g.terms = append(g.terms, termRun{from, term})
+	}
+}
+
+func (g *group) cutTerms(from uint64) {
+	n := len(g.terms)
+	for n > 0 && g.terms[n-1].from >= from {
+		n--
+	}
+	g.terms = g.terms[:n]
+}
+
+// put queues an entry with base <= index <= last+1 and voids what stands at index and above.
+func (g *group) put(index, term uint64, id uint32) {
+	if index <= g.last {
+		g.void(index, voided{id: id})
+	}
+	g.queued = append(g.queued, queuedEntry{index, id})
+	g.addTerm(index, term)
+	g.last = index
+}
+
+// void voids the entries from an index above base-1 on, by something that is not durable yet.
+func (g *group) void(from uint64, by voided) {
+	for _, r := range g.runs {
+		if by.run = r.cut(from, r.end()); by.count > 0 {
+			g.voided = append(g.voided, by)
 		}
+	}
+	g.truncate(from)
+}
+
+// voidDurable notes that what voided runs is durable.
+func (g *group) voidDurable(id uint32, by *blob) {
+	if len(g.voided) > 0 {
+		g.voided = slices.DeleteFunc(g.voided, func(v voided) bool { return v.by == by && v.id == id })
+	}
+}
+
+// pin keeps a segment until an item that is not durable yet is; durable is how many are.
+func (g *group) pin(seg uint32, until, durable uint64) {
+	g.pins = slices.DeleteFunc(g.pins, func(p pin) bool { return p.until <= durable })
+	if until > durable {
+		g.pins = append(g.pins, pin{seg, until})
+	}
+}
+
+// keepsLocked reports whether a segment has something that is replaced by what is not durable yet.
+func (l *Log) keepsLocked(g *group, seg uint32) bool {
+	return g.voidedIn(seg) || slices.ContainsFunc(g.pins, func(p pin) bool { return p.seg == seg && p.until > l.durable })
+}
+
+// voidedIn reports whether a segment has runs that are voided by something which is not durable yet.
+func (g *group) voidedIn(seg uint32) bool {
+	return slices.ContainsFunc(g.voided, func(v voided) bool { return v.seg == seg })
+}
+
+// truncate forgets the entries from an index above base-1 on.
+func (g *group) truncate(from uint64) {
+	n := len(g.runs)
+	for n > 0 && g.runs[n-1].first >= from {
+		n--
+	}
+	g.runs = g.runs[:n]
+	if n > 0 {
+		g.runs[n-1] = g.runs[n-1].cut(0, from)
+	}
+	q := len(g.queued)
+	for q > 0 && g.queued[q-1].index >= from {
+		q--
+	}
+	g.queued = g.queued[:q]
+	g.cutTerms(from)
+	g.last = min(g.last, max(from, g.base)-1)
+}
+
+// compact moves the first index to upTo+1, which may lie beyond last+1; term is the term of upTo.
+func (g *group) compact(upTo, term uint64) {
+	if upTo+1 < g.base {
+		return
 	}
 	g.base, g.baseTerm = upTo+1, term
+	if upTo >= g.last {
+		g.last, g.terms = upTo, nil
+	}
+	n := 0
+	for n+1 < len(g.terms) && g.terms[n+1].from <= g.base {
+		n++
+	}
+	g.terms = slices.Delete(g.terms, 0, n)
 }
 
-// written turns a queued place into a stored one, unless the entry was voided or released
-// meanwhile.
-func (g *group) written(index uint64, id uint32, p place) {
-	if index < g.base || index > g.last() {
+// trim forgets entries that are released for good.
+func (g *group) trim() {
+	n := 0
+	for n < len(g.runs) && g.runs[n].end() <= g.durableReleased+1 {
+		n++
+	}
+	g.runs = slices.Delete(g.runs, 0, n)
+	if len(g.runs) > 0 {
+		g.runs[0] = g.runs[0].cut(g.durableReleased+1, g.runs[0].end())
+	}
+}
+
+// reset voids the entries above keep and lets the log go on after index.
+func (g *group) reset(keep, index, term uint64, by *blob) {
+	if keep < g.last {
+		g.void(keep+1, voided{by: by})
+	}
+	g.terms = nil
+	g.base, g.baseTerm, g.last = index+1, term, index
+}
+
+// written turns a queued entry into a stored one. It returns false when it was voided meanwhile.
+func (g *group) written(index uint64, id uint32, seg, at uint32) (stored bool) {
+	g.voidDurable(id, nil)
+	if len(g.queued) == 0 || g.queued[0].index != index || g.queued[0].id != id {
+		return false
+	}
+	g.queued = g.queued[1:]
+	if len(g.queued) == 0 {
+		g.queued = nil
+	}
+	if index > g.durableReleased {
+		g.add(run{first: index, count: 1, at: at, seg: seg})
+	}
+	return true
+}
+
+// add appends a run behind all others, or to the last of them.
+func (g *group) add(r run) {
+	if n := len(g.runs); n > 0 {
+		last := &g.runs[n-1]
+		if last.end() == r.first && last.seg == r.seg && last.moved == r.moved && (r.moved || last.at+last.count == r.at) {
+			last.count += r.count
+			return
+		}
+	}
+	g.runs = append(g.runs, r)
+}
+
+// place gives entries a new place. It voids nothing.
+func (g *group) place(r run) {
+	r = r.cut(g.durableReleased+1, r.end())
+	if r.count == 0 {
 		return
 	}
-	if at := &g.places[index-g.base]; at.seg == 0 && at.off == id {
-		*at = p
+	old := g.runs
+	g.runs = make([]run, 0, len(old)+2)
+	i := 0
+	for ; i < len(old) && old[i].first < r.first; i++ {
+		if before := old[i].cut(0, r.first); before.count > 0 {
+			g.add(before)
+		}
+		if old[i].end() > r.end() {
+			break
+		}
 	}
+	g.add(r)
+	for ; i < len(old); i++ {
+		if after := old[i].cut(r.end(), old[i].end()); after.count > 0 {
+			g.add(after)
+		}
+	}
+}
+
+// find returns the run that has an entry.
+func (g *group) find(index uint64) (run, bool) {
+	i, found := slices.BinarySearchFunc(g.runs, index, func(r run, x uint64) int { return cmp.Compare(r.first, x) })
+	if !found {
+		i--
+	}
+	if i < 0 || g.runs[i].end() <= index {
+		return run{}, false
+	}
+	return g.runs[i], true
+}
+
+// findQueued returns the queue id of an entry that is not durable yet.
+func (g *group) findQueued(index uint64) (id uint32, ok bool) {
+	i, ok := slices.BinarySearchFunc(g.queued, index, func(q queuedEntry, x uint64) int { return cmp.Compare(q.index, x) })
+	if !ok {
+		return 0, false
+	}
+	return g.queued[i].id, true
+}
+
+// hole returns the first index of the log that has no place.
+func (g *group) hole() (index uint64, ok bool) {
+	next := g.base
+	for _, r := range g.runs {
+		if r.first > next {
+			break
+		}
+		next = max(next, r.end())
+	}
+	for _, q := range g.queued {
+		if q.index == next {
+			next++
+		}
+	}
+	return next, next <= g.last
+}
+
+// addPart notes RELOCATED records in a segment.
+func (g *group) addPart(seg uint32, low, high uint64) {
+	i, found := slices.BinarySearchFunc(g.parts, seg, func(p part, seg uint32) int { return cmp.Compare(p.seg, seg) })
+	if !found {
+		g.parts = slices.Insert(g.parts, i, part{seg, low, high})
+		return
+	}
+	p := &g.parts[i]
+	p.low, p.high = min(p.low, low), max(p.high, high)
+}
+
+// forget removes a segment from the group's places.
+func (g *group) forget(seg uint32) {
+	g.runs = slices.DeleteFunc(g.runs, func(r run) bool { return r.seg == seg })
+	g.parts = slices.DeleteFunc(g.parts, func(p part) bool { return p.seg == seg })
 }

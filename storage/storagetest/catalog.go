@@ -6,12 +6,13 @@ import (
 	"sync"
 )
 
-// Catalog is a journal.Catalog in memory whose changes are durable at once.
+// Catalog is a journal.Catalog and journal.KeyStore in memory whose changes are durable at once.
 type Catalog struct {
 	node uint64
 
 	mu       sync.Mutex
 	segments map[uint32][]byte
+	key      []byte
 	hook     func(op string) error
 }
 
@@ -24,7 +25,7 @@ func NewCatalog(node uint64) *Catalog {
 func (c *Catalog) Clone() *Catalog {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &Catalog{node: c.node, segments: maps.Clone(c.segments)}
+	return &Catalog{node: c.node, segments: maps.Clone(c.segments), key: c.key}
 }
 
 // SetHook makes fn be called before each change, without locks held; its error fails the change.
@@ -72,6 +73,24 @@ func (c *Catalog) DeleteSegment(id uint32) error {
 	}
 	c.mu.Lock()
 	delete(c.segments, id)
+	c.mu.Unlock()
+	return nil
+}
+
+// Key returns the wrapped data key.
+func (c *Catalog) Key() ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.key), nil
+}
+
+// PutKey stores the wrapped data key.
+func (c *Catalog) PutKey(value []byte) error {
+	if err := c.before("put key"); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.key = slices.Clone(value)
 	c.mu.Unlock()
 	return nil
 }

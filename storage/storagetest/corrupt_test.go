@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,15 +18,22 @@ import (
 func filled(t *testing.T, clean bool) (*vfs.Mem, *Catalog, *model) {
 	t.Helper()
 	mem, manifest := vfs.NewMem(), NewCatalog(7)
-	l := Store{FS: mem, Dir: "/journal", Catalog: manifest, small: true}.open(t)
+	cfg := Store{FS: mem, Dir: "/journal", Catalog: manifest, small: true}.config()
+	cfg.Manual = true // nothing is being prepared when the disk is copied
+	l, err := journal.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := newWorkload(11)
+	w.plain = true
 	for range 80 {
 		o := w.op()
-		for o.release != 0 { // nothing is reclaimed
+		for o.lazy() { // nothing is reclaimed
 			o = w.op()
 		}
-		o.call(l, nil)
-		wait(t, l)
+		o.call(l, func() {})
+		for l.Work() {
+		}
 	}
 	m, err := read(l)
 	if err != nil {
@@ -69,35 +77,43 @@ func contents(t *testing.T, mem *vfs.Mem) map[string][]byte {
 }
 
 // tryDamaged opens a damaged log: either it is refused with file and offset, and nothing is
-// changed, or it holds exactly what it should. It returns whether it was refused.
+// changed, or it holds exactly what it should, or reading it reports the damage in the same way. It
+// returns whether it was refused or reported.
 func tryDamaged(t *testing.T, what, file string, off int64, mem *vfs.Mem, manifest *Catalog, want *model) bool {
 	t.Helper()
 	before := contents(t, mem)
 	l, err := journal.Open(Store{FS: mem, Dir: "/journal", Catalog: manifest}.config())
 	if err == nil {
 		got, err := read(l)
-		if err == nil {
-			err = got.diff(want)
+		closeLog(t, l)
+		if err != nil { // of a segment with a footer, Open reads only that
+			return reported(t, what, file, off, err)
 		}
-		if err != nil {
+		if err := got.diff(want); err != nil {
 			t.Errorf("%s of %s at %d was accepted, and the log has %v", what, file, off, err)
 		}
-		closeLog(t, l)
 		return false
 	}
-	var corrupt *journal.CorruptError
-	if !errors.As(err, &corrupt) || corrupt.File != file || !contains(err, file) || !contains(err, "left as it is") {
-		t.Errorf("%s of %s at %d: Open returned %v, want a CorruptError naming the file", what, file, off, err)
-		return true
-	}
-	if corrupt.Offset > off+4096 || corrupt.Offset < off-(64<<10) {
-		t.Errorf("%s of %s at %d was reported at offset %d", what, file, off, corrupt.Offset)
-	}
+	reported(t, what, file, off, err)
 	after := contents(t, mem)
 	for name, b := range before {
 		if !bytes.Equal(b, after[name]) {
 			t.Errorf("%s of %s at %d: the refused Open changed %s", what, file, off, name)
 		}
+	}
+	return true
+}
+
+// reported checks that an error tells of damage in a file at an offset.
+func reported(t *testing.T, what, file string, off int64, err error) bool {
+	t.Helper()
+	var corrupt *journal.CorruptError
+	if !errors.As(err, &corrupt) || corrupt.File != file || !contains(err, file) || !contains(err, "left as it is") {
+		t.Errorf("%s of %s at %d was reported as %v, want a CorruptError naming the file", what, file, off, err)
+		return true
+	}
+	if corrupt.Offset > off+4096 || corrupt.Offset < off-(64<<10) {
+		t.Errorf("%s of %s at %d was reported at offset %d", what, file, off, corrupt.Offset)
 	}
 	return true
 }
@@ -188,29 +204,69 @@ func TestLogReportsShortAndMissingFiles(t *testing.T) {
 	}
 }
 
+// placeOf returns the file and the offset in it of an entry's data.
+func placeOf(t *testing.T, l *journal.Log, group, index uint64) (name string, off int64) {
+	t.Helper()
+	name, number, ok := strings.Cut(l.Place(group, index), ":")
+	off, err := strconv.ParseInt(number, 10, 64)
+	if !ok || err != nil {
+		t.Fatalf("entry %d is at %q", index, l.Place(group, index))
+	}
+	return name, off
+}
+
+// What is damaged is reported, by whatever way it is read, and what stands beside it is read.
 func TestLogReportsDamageOnRead(t *testing.T) {
 	mem, manifest := vfs.NewMem(), NewCatalog(7)
+	mem.KeepHistory()
 	l := Store{FS: mem, Dir: "/journal", Catalog: manifest}.open(t)
 	defer closeLog(t, l)
 	w := newWorkload(1)
 	write := w.append(1, 1, 3)
 	for i := range write.Entries {
-		write.Entries[i].Data = bytes.Repeat([]byte{byte(i + 1)}, 300)
+		write.Entries[i].Data = bytes.Repeat([]byte{byte(i + 1)}, 3000)
 	}
 	l.Append(*write)
 	wait(t, l)
-	name := "/journal/0000000001.seg"
-	off := int64(bytes.Index(contents(t, mem)[name], write.Entries[1].Data))
-	if err := mem.Corrupt(name, off+7, 1); err != nil {
-		t.Fatal(err)
-	}
-	var corrupt *journal.CorruptError
-	if _, err := l.Entries(1, 2, 3, 1<<20); !errors.As(err, &corrupt) || corrupt.File != name || corrupt.Offset != off-40 {
-		t.Errorf("reading a damaged entry returned %v, want a CorruptError at offset %d", err, off-40)
-	}
-	for _, index := range []uint64{1, 3} {
-		if got, err := l.Entries(1, index, index+1, 1<<20); err != nil || !bytes.Equal(got[0].Data, write.Entries[index-1].Data) {
-			t.Errorf("entry %d beside a damaged one is not read: %v", index, err)
+	name, off := placeOf(t, l, 1, 2)
+	sector := (off + 1500) / vfs.SectorBytes
+	for what, damage := range map[string]func(*vfs.Mem) error{
+		"a flipped bit":       func(m *vfs.Mem) error { return m.Corrupt(name, off+1500, 1) },
+		"a flipped LSN":       func(m *vfs.Mem) error { return m.Corrupt(name, sector*512+496, 1) },
+		"a zeroed sector":     func(m *vfs.Mem) error { return m.ZeroSector(name, sector) },
+		"a scrambled sector":  func(m *vfs.Mem) error { return m.ScrambleSector(name, sector, 1) },
+		"a lost write":        func(m *vfs.Mem) error { return m.RevertSector(name, sector) },
+		"a misdirected write": func(m *vfs.Mem) error { return m.CopySector(name, sector-2, sector) },
+	} {
+		// The same handle goes on reading: the bytes change below it.
+		if err := damage(mem); err != nil {
+			t.Fatal(err)
+		}
+		var corrupt *journal.CorruptError
+		if _, err := l.Entries(1, 2, 3, 1<<20); !errors.As(err, &corrupt) || corrupt.File != name ||
+			corrupt.Offset != sector*vfs.SectorBytes {
+			t.Errorf("%s: Entries returned %v, want a CorruptError at offset %d", what, err, sector*vfs.SectorBytes)
+		}
+		if _, err := l.Entries(1, 1, 4, 1<<20); !errors.As(err, &corrupt) {
+			t.Errorf("%s: Entries of all returned %v, want a CorruptError", what, err)
+		}
+		part := make([]byte, 10)
+		if err := l.ReadAt(1, 2, 1500, part); !errors.As(err, &corrupt) || corrupt.Offset != sector*vfs.SectorBytes {
+			t.Errorf("%s: ReadAt returned %v, want a CorruptError at offset %d", what, err, sector*vfs.SectorBytes)
+		}
+		if err := l.ReadAt(1, 2, 2900, part); err != nil {
+			t.Errorf("%s: ReadAt of another part of the entry returned %v", what, err)
+		}
+		for _, index := range []uint64{1, 3} {
+			if got, err := l.Entries(1, index, index+1, 1<<20); err != nil || !bytes.Equal(got[0].Data, write.Entries[index-1].Data) {
+				t.Errorf("%s: entry %d beside the damage is not read: %v", what, index, err)
+			}
+		}
+		if err := mem.RestoreSector(name, sector); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := l.Entries(1, 2, 3, 1<<20); err != nil || !bytes.Equal(got[0].Data, write.Entries[1].Data) {
+			t.Fatalf("%s was undone, and the entry is not read: %v", what, err)
 		}
 	}
 }

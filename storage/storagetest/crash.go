@@ -3,7 +3,9 @@ package storagetest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,31 +20,50 @@ type CrashConfig struct {
 	// Nested is how often the recovery after a crash is itself crashed at every operation: after
 	// each Nested-th one. 0: never.
 	Nested int
+	// Release is how many operations of 100 release entries, instead of a few. With many of them
+	// segments die young, and their files are used again.
+	Release int
+	// Plain leaves out all but entries, hard states and releases.
+	Plain bool
+	// Key is the node key of an encrypted log, nil for none.
+	Key []byte
 }
 
 // Crash runs a workload on a simulated disk and crashes the machine before each single operation on
 // the disk, once for every way to lose what was not synced. Each time it recovers the log and
 // checks that it holds exactly what a prefix of the workload left, and that this prefix has every
-// acknowledged operation in it. It returns how many crashes it tried.
-func Crash(t *testing.T, cfg CrashConfig) int {
+// acknowledged operation in it. It returns how many crashes it tried, and how many files of dead
+// segments were used again.
+func Crash(t *testing.T, cfg CrashConfig) (crashes, reused int) {
 	mem, manifest := vfs.NewMem(), NewCatalog(7)
 	c := &crasher{t: t, cfg: cfg, base: newModel()}
 	before := func(what string) error {
 		c.crash(what, mem, manifest)
 		return nil
 	}
-	mem.SetHook(func(o vfs.Op) error { return before(o.String()) })
+	mem.SetHook(func(o vfs.Op) error {
+		if o.Kind == vfs.OpRename && strings.HasSuffix(o.Name, ".spare") {
+			c.reused.Add(1)
+		}
+		return before(o.String())
+	})
 	manifest.SetHook(before)
 
 	l := c.store(mem, manifest).open(t)
 	w := newWorkload(cfg.Seed)
+	w.releases, w.plain, c.needs = cfg.Release, cfg.Plain, w.needs
 	for i := range cfg.Ops {
 		o := w.op()
+		for id := range w.model.groups {
+			if !kept(id) {
+				l.Retain(id, retainer{w.needs, id})
+			}
+		}
 		c.submit(o)
 		done := make(chan struct{})
 		acked := func() { c.ack(i); close(done) }
 		switch k := w.rnd.IntN(20); {
-		case k < 5 && o.release == 0: // release has no Done
+		case k < 5 && !o.lazy():
 			o.call(l, acked)
 			c.wait(l, done)
 			if k == 0 { // idle for a while: the mark is written
@@ -54,10 +75,13 @@ func Crash(t *testing.T, cfg CrashConfig) int {
 			o.call(l, nil)
 		}
 	}
+	if st := l.Stats(); st.Moved == 0 && !cfg.Plain {
+		t.Errorf("nothing was moved: %+v", st)
+	}
 	closeLog(t, l)
 	c.ack(cfg.Ops - 1)
 	c.crash("the end", mem, manifest)
-	return c.crashes
+	return c.crashes, int(c.reused.Load())
 }
 
 // wait returns when done is closed, or the log has stopped for good, which open reports.
@@ -76,12 +100,14 @@ func (c *crasher) wait(l *journal.Log, done <-chan struct{}) {
 
 // crasher tries crashes one at a time.
 type crasher struct {
-	t   *testing.T
-	cfg CrashConfig
+	t      *testing.T
+	cfg    CrashConfig
+	reused atomic.Int64
 
 	// mu is held while a crash is tried, so that the disk and the catalog are of one moment.
 	mu      sync.Mutex
 	crashes int
+	needs   *needs
 	base    *model // after baseOps operations, all acknowledged
 	baseOps int
 
@@ -104,7 +130,7 @@ func (c *crasher) ack(i int) {
 }
 
 func (c *crasher) store(mem *vfs.Mem, manifest *Catalog) Store {
-	return Store{FS: mem, Dir: "/journal", Catalog: manifest, small: true}
+	return Store{FS: mem, Dir: "/journal", Catalog: manifest, small: true, key: c.cfg.Key}
 }
 
 // crash tries every kind of crash at this moment.
@@ -185,12 +211,23 @@ func (c *crasher) recover(mem *vfs.Mem, manifest *Catalog, ops []op, goOn bool) 
 		return err
 	}
 	got, err := read(l)
+	var want *model
 	if err == nil {
-		err = c.matches(got, ops)
+		want, err = c.matches(got, ops)
+	}
+	if err == nil {
+		err = checkOld(l, want, c.needs)
 	}
 	if err != nil || !goOn {
 		closeLog(c.t, l)
 		return err
+	}
+	if c.crashes%2 == 0 {
+		for id := range want.groups {
+			if !kept(id) {
+				l.Retain(id, retainer{c.needs, id})
+			}
+		}
 	}
 	extra := op{write: &journal.Write{Group: 1 << 50, Entries: []journal.Entry{
 		{Index: 1, Term: 1, Data: make([]byte, 5000)}, {Index: 2, Term: 1, Data: []byte("after the crash")},
@@ -211,23 +248,26 @@ func (c *crasher) recover(mem *vfs.Mem, manifest *Catalog, ops []op, goOn bool) 
 	if err := again.diff(got); err != nil {
 		return fmt.Errorf("opened once more, the log has %w", err)
 	}
+	if err := checkOld(l, want, c.needs); err != nil {
+		return fmt.Errorf("opened once more: %w", err)
+	}
 	return nil
 }
 
-// matches checks that a recovered log is what some prefix of the operations left.
-func (c *crasher) matches(got *model, ops []op) error {
+// matches checks that a recovered log is what some prefix of the operations left, and returns that.
+func (c *crasher) matches(got *model, ops []op) (*model, error) {
 	m := c.base.clone()
 	var first error
 	for n := c.baseOps; ; n++ {
 		err := got.diff(m)
 		if err == nil {
-			return nil
+			return m, nil
 		}
 		if first == nil {
 			first = err
 		}
 		if n == len(ops) {
-			return fmt.Errorf("the log is no prefix of what was appended; compared with the acknowledged part it has %w",
+			return nil, fmt.Errorf("the log is no prefix of what was appended; compared with the acknowledged part it has %w",
 				first)
 		}
 		m.apply(ops[n])

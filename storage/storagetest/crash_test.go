@@ -2,20 +2,33 @@ package storagetest
 
 import (
 	"bytes"
-	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"millrace/storage/journal"
 	"millrace/storage/vfs"
 )
 
+// testKey is a node key.
+func testKey(b byte) []byte { return bytes.Repeat([]byte{b}, journal.KeyBytes) }
+
 func TestLogSurvivesCrashAtEveryOperation(t *testing.T) {
-	for seed := range uint64(2) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			if n := Crash(t, CrashConfig{Seed: seed, Ops: 220, Nested: 20}); n < 500 {
+	for name, cfg := range map[string]CrashConfig{
+		"keeping":   {Seed: 0, Ops: 220, Nested: 20},
+		"more":      {Seed: 1, Ops: 220, Nested: 20},
+		"recycling": {Seed: 2, Ops: 200, Nested: 20, Release: 25},
+		"encrypted": {Seed: 3, Ops: 150, Nested: 40, Release: 25, Key: testKey(1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, reused := Crash(t, cfg)
+			if n < 500 {
 				t.Errorf("only %d crashes were tried", n)
+			}
+			t.Logf("%d crashes, %d files were used again", n, reused)
+			if cfg.Release > 0 && reused < 3 {
+				t.Errorf("only %d files were used again", reused)
 			}
 		})
 	}
@@ -102,7 +115,7 @@ func TestLogReclaimWaitsForDurableRelease(t *testing.T) {
 		case o.Kind == vfs.OpSync && armed && strings.HasSuffix(o.Name, "0000000002.seg"):
 			armed = false
 			l.Release(1, 3) // while the release of group 2 is synced
-		case o.Kind == vfs.OpRemove:
+		case o.Kind == vfs.OpRemove || o.Kind == vfs.OpRename: // reclaimed, or reclaimed and kept as a spare
 			after := Store{FS: mem.Crash(vfs.LoseUnsynced, 1), Dir: "/journal", Catalog: manifest.Clone(), small: true}
 			l := after.open(t)
 			if first, last := l.Bounds(1); first != 4 || last != 3 {
@@ -120,4 +133,52 @@ func TestLogReclaimWaitsForDurableRelease(t *testing.T) {
 	<-removed
 	mem.SetHook(nil)
 	closeLog(t, l)
+}
+
+// A torn write is cut, another one in its place is torn, too: what is left of both must not be taken
+// for damage.
+func TestLogSurvivesTornWritesInOnePlace(t *testing.T) {
+	base := newManualLog(t, 1, nil)
+	w := newWorkload(1)
+	for range 30 {
+		w.op().call(base.log, func() {})
+		base.work()
+	}
+	// tear opens an image, appends n bytes and returns what power loss in the sync of that leaves.
+	tear := func(mem *vfs.Mem, manifest *Catalog, n int, seed uint64) (image *vfs.Mem) {
+		m := &manualLog{mem: mem, manifest: manifest, now: time.Unix(1e9, 0)}
+		m.open(t, seed, nil)
+		armed := false
+		mem.SetHook(func(o vfs.Op) error {
+			if armed && o.Kind == vfs.OpSync && image == nil {
+				image = mem.Crash(vfs.TearUnsynced, seed)
+			}
+			return nil
+		})
+		m.work()
+		armed = true
+		_, last := m.log.Bounds(77)
+		m.log.Append(journal.Write{Group: 77, Done: func() {}, Entries: []journal.Entry{
+			{Index: last + 1, Term: 1, Data: bytes.Repeat([]byte{byte(seed)}, n)}}})
+		m.work()
+		mem.SetHook(nil)
+		closeLog(t, m.log)
+		return image
+	}
+	torn := 0
+	for seed := range uint64(150) {
+		once := tear(base.mem.Crash(vfs.KeepUnsynced, seed), base.manifest.Clone(), 3000, 2*seed)
+		twice := tear(once.Crash(vfs.KeepUnsynced, seed), base.manifest.Clone(), 3000, 2*seed+1)
+		m := &manualLog{mem: twice, manifest: base.manifest.Clone()}
+		m.open(t, seed, nil) // fails the test when the log is refused
+		if _, last := m.log.Bounds(77); last < 2 {
+			torn++
+		}
+		m.log.Append(journal.Write{Group: 78, Entries: []journal.Entry{{Index: 1, Term: 1}}})
+		closeLog(t, m.log)
+	}
+	if torn < 80 {
+		t.Errorf("only %d writes were torn", torn)
+	}
+	closeLog(t, base.log)
 }

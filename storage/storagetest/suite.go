@@ -19,6 +19,7 @@ type Store struct {
 	Dir     string
 	Catalog journal.Catalog
 	small   bool // segments of the smallest size
+	key     []byte
 }
 
 // The sizes of the segments of all tests here: small, so that there are many.
@@ -29,9 +30,12 @@ const (
 
 func (s Store) config() journal.Config {
 	cfg := journal.Config{FS: s.FS, Dir: s.Dir, Catalog: s.Catalog, SegmentBytes: segmentBytes,
-		FirstSegmentBytes: smallSegmentBytes}
+		FirstSegmentBytes: smallSegmentBytes, SlackBytes: 1}
 	if s.small {
 		cfg.SegmentBytes = smallSegmentBytes
+	}
+	if s.key != nil {
+		cfg.Key, cfg.Keys = s.key, s.Catalog.(journal.KeyStore)
 	}
 	return cfg
 }
@@ -69,6 +73,8 @@ func Suite(t *testing.T, fresh func(t *testing.T) Store) {
 		{"LimitsEntries", testLimits},
 		{"HoldsLargeEntries", testLarge},
 		{"SplitsAWriteLargerThanASegment", testSplit},
+		{"ResetsTheLog", testReset},
+		{"KeepsObjects", testObjects},
 		{"ForgetsDroppedGroups", testDrop},
 		{"ReclaimsSegments", testReclaim},
 		{"ReclaimsBetweenLiveSegments", testReclaimMiddle},
@@ -268,7 +274,9 @@ func testLarge(t *testing.T, s Store) {
 	l := s.open(t)
 	w := newWorkload(2)
 	m := newModel()
-	const largest = segmentBytes - 8192 - 32 - 40 - 8 // two blocks and the headers, see journal/format.go
+	// The blocks without the trailers of their sectors, but for header, mark and footer; the headers of batch
+	// and record; see journal/format.go.
+	const largest = (segmentBytes/4096-3)*8*496 - 32 - 40 - 8
 	for i, n := range []int{largest, 1, 100 << 10, 0, largest, 200 << 10, largest} {
 		if err := l.Admit(n); err != nil {
 			t.Errorf("Admit of %d bytes returned %v", n, err)
@@ -309,6 +317,91 @@ func testSplit(t *testing.T, s Store) {
 	l = s.open(t)
 	defer closeLog(t, l)
 	check(t, l, m)
+}
+
+// A log begins anew after a snapshot, in a write that is larger than a segment.
+func testReset(t *testing.T, s Store) {
+	l := s.open(t)
+	w := newWorkload(3)
+	m := newModel()
+	do := func(o op) {
+		done := make(chan struct{})
+		m.apply(o)
+		o.call(l, func() { close(done) })
+		<-done
+	}
+	first := w.append(1, 1, 9)
+	first.State = &journal.HardState{Term: 1, Vote: 2, Commit: 4}
+	do(op{write: first})
+	data := bytes.Repeat([]byte("installed "), 100)
+	do(op{group: 1, install: &install{index: 20, term: 1, data: data, parts: []journal.Range{{Off: 10, Len: 50}, {Off: 60, Len: 5}}}})
+	write := w.append(1, 31, 9)
+	for i := range write.Entries {
+		write.Entries[i].Data = bytes.Repeat([]byte{byte(i + 1)}, 90<<10)
+	}
+	write.Snapshot, write.Reset = w.snapshot(30), true
+	write.State = &journal.HardState{Term: 2, Vote: 2, Commit: 39}
+	do(op{write: write})
+	for range 2 {
+		check(t, l, m)
+		if err := checkOld(l, m, newNeeds()); err != nil {
+			t.Error(err)
+		}
+		part := make([]byte, 55)
+		if err := l.ReadAt(1, 20, 10, part); err != nil || !bytes.Equal(part, data[10:65]) {
+			t.Errorf("what was installed is not read: %v", err)
+		}
+		for index, want := range map[uint64]error{4: nil, 5: journal.ErrCompacted, 21: journal.ErrCompacted, 40: journal.ErrUnavailable} {
+			if err := l.ReadAt(1, index, 0, nil); !errors.Is(err, want) {
+				t.Errorf("ReadAt of entry %d returned %v, want %v", index, err, want)
+			}
+		}
+		if err := l.ReadAt(1, 20, 0, part); !errors.Is(err, journal.ErrCompacted) {
+			t.Errorf("ReadAt of what was not installed returned %v", err)
+		}
+		if _, err := l.Entries(1, 30, 31, 1); !errors.Is(err, journal.ErrCompacted) {
+			t.Errorf("Entries before the snapshot returned %v", err)
+		}
+		closeLog(t, l)
+		l = s.open(t)
+	}
+	closeLog(t, l)
+}
+
+func testObjects(t *testing.T, s Store) {
+	l := s.open(t)
+	done := make(chan struct{})
+	l.PutObject(1, 7, bytes.Repeat([]byte{7}, 100<<10), nil)
+	l.PutObject(1, 5, []byte("five"), nil)
+	l.PutObject(1, 5, []byte("new five"), nil)
+	l.PutObject(1, 6, nil, func() { close(done) })
+	for range 3 {
+		if keys := fmt.Sprint(l.ObjectKeys(1)); keys != "[5 6 7]" {
+			t.Errorf("keys are %s", keys)
+		}
+		for key, want := range map[uint64][]byte{5: []byte("new five"), 6: nil, 7: bytes.Repeat([]byte{7}, 100<<10)} {
+			if got, err := l.Object(1, key); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("object %d has %d bytes, %v, want %d", key, len(got), err, len(want))
+			}
+		}
+		if _, err := l.Object(1, 8); !errors.Is(err, journal.ErrNoObject) {
+			t.Errorf("Object of a missing key returned %v", err)
+		}
+		if _, err := l.Object(2, 5); !errors.Is(err, journal.ErrUnknownGroup) {
+			t.Errorf("Object of a missing group returned %v", err)
+		}
+		<-done
+		closeLog(t, l)
+		l = s.open(t)
+	}
+	l.DeleteObjects(1, 5, 9)
+	wait(t, l)
+	closeLog(t, l)
+	l = s.open(t)
+	if keys := fmt.Sprint(l.ObjectKeys(1)); keys != "[6 7]" {
+		t.Errorf("keys are %s after one was deleted", keys)
+	}
+	closeLog(t, l)
 }
 
 func testDrop(t *testing.T, s Store) {

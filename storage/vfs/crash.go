@@ -28,7 +28,7 @@ func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
 	defer m.mu.Unlock()
 	rnd := rand.New(rand.NewPCG(seed, uint64(loss)))
 	out := NewMem()
-	out.capacity = m.capacity
+	out.capacity, out.history = m.capacity, m.history
 	maps.Copy(out.dirs, m.dirs)
 	copies := make(map[*inode]*inode)
 	clone := func(n *inode) *inode {
@@ -64,7 +64,10 @@ func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
 }
 
 func (n *inode) crash(loss Loss, rnd *rand.Rand) *inode {
-	out := &inode{dirty: make(map[int64][][]byte)}
+	out := &inode{dirty: make(map[int64][][]byte), before: make(map[int64][][]byte)}
+	for s, versions := range n.before {
+		out.before[s] = slices.Clone(versions)
+	}
 	switch loss {
 	case KeepUnsynced:
 		out.data, out.synced = slices.Clone(n.data), slices.Clone(n.synced)

@@ -50,6 +50,9 @@ type Mem struct {
 	dirs     map[string]bool
 	capacity int64 // 0: no limit
 	hook     func(Op) error
+	lose     func(name string, sector int64) bool
+	history  bool
+	stats    Stats
 }
 
 type inode struct {
@@ -58,6 +61,9 @@ type inode struct {
 	// dirty holds, for each unsynced sector, the contents each write since the last sync left in
 	// it.
 	dirty map[int64][][]byte
+	// before holds, for each sector, what each write or damage replaced, the latest last; nil without
+	// KeepHistory.
+	before map[int64][][]byte
 }
 
 // NewMem returns an empty file system.
@@ -85,20 +91,6 @@ func (m *Mem) SetCapacity(bytes int64) {
 	m.mu.Unlock()
 }
 
-// Corrupt inverts the mask bits of one byte of a file, durably, as bit rot does.
-func (m *Mem) Corrupt(name string, off int64, mask byte) error {
-	return m.edit("corrupt", name, func(n *inode) error {
-		if off < 0 || off >= int64(len(n.data)) {
-			return fmt.Errorf("offset %d is outside the %d bytes of the file", off, len(n.data))
-		}
-		n.data[off] ^= mask
-		if off < int64(len(n.synced)) {
-			n.synced[off] ^= mask
-		}
-		return nil
-	})
-}
-
 // Truncate cuts a file durably, behind the back of whoever has it open.
 func (m *Mem) Truncate(name string, size int64) error {
 	return m.edit("truncate", name, func(n *inode) error {
@@ -106,19 +98,6 @@ func (m *Mem) Truncate(name string, size int64) error {
 		n.synced = n.synced[:min(size, int64(len(n.synced)))]
 		return nil
 	})
-}
-
-func (m *Mem) edit(op, name string, fn func(*inode) error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n, ok := m.names[filepath.Clean(name)]
-	if !ok {
-		return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
-	}
-	if err := fn(n); err != nil {
-		return &fs.PathError{Op: op, Path: name, Err: err}
-	}
-	return nil
 }
 
 // before runs the hook of an operation.
@@ -349,9 +328,17 @@ func (f *memFile) store(p []byte, off int64) error {
 	if err := f.fs.growLocked(f.node, end); err != nil {
 		return &fs.PathError{Op: "write", Path: f.name, Err: err}
 	}
-	copy(f.node.data[off:], p)
+	m, n := f.fs, f.node
+	m.stats.Writes++
+	m.stats.Bytes += int64(len(p))
 	for s := off / SectorBytes; s*SectorBytes < end; s++ {
-		f.node.dirty[s] = append(f.node.dirty[s], slices.Clone(f.node.sector(s)))
+		if m.lose != nil && m.lose(f.name, s) {
+			continue
+		}
+		m.rememberLocked(n, s)
+		from, to := max(off, s*SectorBytes), min(end, (s+1)*SectorBytes)
+		copy(n.data[from:to], p[from-off:])
+		n.dirty[s] = append(n.dirty[s], slices.Clone(n.sector(s)))
 	}
 	return nil
 }
@@ -390,6 +377,7 @@ func (f *memFile) SyncData() error {
 		clear(n.dirty)
 		return err
 	}
+	f.fs.stats.Syncs++
 	n.synced = resize(n.synced, len(n.data))
 	for s := range n.dirty {
 		copy(n.synced[s*SectorBytes:], n.sector(s))

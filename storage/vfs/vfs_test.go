@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -227,5 +228,92 @@ func TestMemDamage(t *testing.T) {
 	}
 	if err := m.Corrupt("/d/b", 0, 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("damaging a missing file returned %v", err)
+	}
+}
+
+func TestMemDamagesSectors(t *testing.T) {
+	m := NewMem()
+	m.KeepHistory()
+	must(t, m.MkdirAll("/dir"))
+	f, err := m.Create("/dir/a")
+	must(t, err)
+	one, two := strings.Repeat("1", SectorBytes), strings.Repeat("2", SectorBytes)
+	write(t, f, 0, one+one)
+	must(t, f.Sync())
+	must(t, m.SyncDir("/dir"))
+	write(t, f, 0, two)
+	must(t, f.Sync())
+	zero := strings.Repeat("\x00", SectorBytes)
+	for _, tc := range []struct {
+		name   string
+		damage func() error
+		want   string // of the first sector; empty: anything else
+	}{
+		{"zero", func() error { return m.ZeroSector("/dir/a", 0) }, zero},
+		{"revert", func() error { return m.RevertSector("/dir/a", 0) }, one},
+		{"copy", func() error { return m.CopySector("/dir/a", 1, 0) }, one},
+		{"scramble", func() error { return m.ScrambleSector("/dir/a", 0, 7) }, ""},
+		{"corrupt", func() error { return m.Corrupt("/dir/a", 5, 1) }, two[:5] + "3" + two[6:]},
+	} {
+		must(t, tc.damage())
+		got := content(t, m, "/dir/a")
+		if durable := content(t, m.Crash(LoseUnsynced, 1), "/dir/a"); durable != got {
+			t.Errorf("%s is not durable", tc.name)
+		}
+		if tc.want != "" && got != tc.want+one || got == two+one {
+			t.Errorf("%s left %.20q", tc.name, got)
+		}
+		must(t, m.RestoreSector("/dir/a", 0))
+		if got := content(t, m, "/dir/a"); got != two+one {
+			t.Errorf("%s was restored as %.20q", tc.name, got)
+		}
+	}
+	for _, err := range []error{m.ZeroSector("/dir/a", 2), m.RevertSector("/dir/a", 9), m.CopySector("/dir/a", 5, 0),
+		m.ZeroSector("/dir/b", 0), NewMem().RevertSector("/dir/a", 0)} {
+		if err == nil {
+			t.Error("a sector that is not there was damaged")
+		}
+	}
+}
+
+func TestMemLosesWrites(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("/dir"))
+	f, err := m.Create("/dir/a")
+	must(t, err)
+	write(t, f, 0, strings.Repeat("1", 3*SectorBytes))
+	must(t, f.Sync())
+	must(t, m.SyncDir("/dir"))
+	m.LoseWrites(func(name string, sector int64) bool { return name == "/dir/a" && sector == 1 })
+	write(t, f, 100, strings.Repeat("2", 2*SectorBytes))
+	must(t, f.Sync())
+	b := []byte(strings.Repeat("1", 3*SectorBytes))
+	copy(b[100:], strings.Repeat("2", 2*SectorBytes))
+	copy(b[SectorBytes:2*SectorBytes], strings.Repeat("1", SectorBytes))
+	if got := content(t, m.Crash(LoseUnsynced, 1), "/dir/a"); got != string(b) {
+		t.Error("the lost write and no other should be missing")
+	}
+}
+
+func TestStats(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("/dir"))
+	c := NewCounter(m)
+	f, err := c.Create("/dir/a")
+	must(t, err)
+	write(t, f, 0, "hello")
+	must(t, f.Sync())
+	must(t, f.Close())
+	f, err = c.Open("/dir/a")
+	must(t, err)
+	write(t, f, 3, "you")
+	must(t, f.SyncData())
+	must(t, f.Close())
+	want := Stats{Writes: 2, Bytes: 8, Syncs: 2}
+	if c.Stats() != want || m.Stats() != want {
+		t.Errorf("counted %+v and %+v, want %+v", c.Stats(), m.Stats(), want)
+	}
+	if _, err := c.Open("/dir/b"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Open of a missing file returned %v", err)
 	}
 }

@@ -1,0 +1,118 @@
+package journal
+
+import (
+	"errors"
+	"io"
+
+	"millrace/storage/vfs"
+)
+
+// imageHeader is the header of the segment that all images are of.
+func imageHeader(version uint32) header {
+	h := header{version: version, id: 1, size: minSegmentBytes, salt: 0x0123456789abcdef, node: 7}
+	if version == version2 {
+		h.identity = 0xfedcba9876543210
+	}
+	return h
+}
+
+// buildImage returns the bytes of a segment with a batch for each function, made without a Log: the
+// same bytes every time.
+func buildImage(h header, k keys, batches ...func(*builder)) ([]byte, error) {
+	fsys := vfs.NewMem()
+	if err := fsys.MkdirAll("/j"); err != nil {
+		return nil, err
+	}
+	raw, err := fsys.Create("/j/image")
+	if err != nil {
+		return nil, err
+	}
+	c, err := k.segmentCipher(h)
+	if err = errors.Join(err, raw.Allocate(h.size)); err != nil {
+		return nil, err
+	}
+	if err := writeHeader(raw, h); err != nil {
+		return nil, err
+	}
+	s := newSegment(h, newSectorFile(h, raw, c))
+	b := &builder{}
+	for _, add := range batches {
+		b.start(s)
+		add(b)
+		buf, last := b.finish(b.last)
+		n := len(buf)
+		if h.version == version1 {
+			_, err = raw.WriteAt(buf, s.end)
+		} else {
+			err = s.file.write(buf[:cap(buf)], n, s.end, last.lsn)
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.end += int64(n)
+		b.last = last
+	}
+	if err := s.mark(max(b.last.lsn, 1) - 1); err != nil {
+		return nil, err
+	}
+	out := make([]byte, h.size)
+	_, err = raw.ReadAt(out, 0)
+	return out, errors.Join(err, raw.Close())
+}
+
+// mustImage is buildImage for tests that have no way to fail it.
+func mustImage(h header, batches ...func(*builder)) []byte {
+	image, err := buildImage(h, keys{}, batches...)
+	if err != nil {
+		panic("BUG: image of a segment: " + err.Error())
+	}
+	return image
+}
+
+// memCatalog is a Catalog for one segment.
+type memCatalog map[uint32][]byte
+
+func (c memCatalog) NodeID() uint64                       { return 7 }
+func (c memCatalog) Segments() (map[uint32][]byte, error) { return c, nil }
+func (c memCatalog) PutSegment(id uint32, v []byte) error { c[id] = v; return nil }
+func (c memCatalog) DeleteSegment(id uint32) error        { delete(c, id); return nil }
+
+// imageConfig configures a log whose only segment has the given bytes.
+func imageConfig(image []byte) (Config, error) {
+	fsys := vfs.NewMem()
+	if err := fsys.MkdirAll("/j"); err != nil {
+		return Config{}, err
+	}
+	f, err := fsys.Create("/j/0000000001.seg")
+	if err != nil {
+		return Config{}, err
+	}
+	if _, err := f.WriteAt(image, 0); err != nil {
+		return Config{}, err
+	}
+	h := imageHeader(le.Uint32(image[8:]))
+	m := manifestRecord{state: stateLive, size: int64(len(image)), salt: h.salt, identity: h.identity}
+	value := m.encode()
+	if h.version == version1 { // as it was written then
+		value = value[:manifestBytes1]
+		value[0] = 1
+	}
+	return Config{FS: fsys, Dir: "/j", Catalog: memCatalog{1: value}, SegmentBytes: minSegmentBytes}, f.Close()
+}
+
+func openImage(image []byte) (*Log, error) {
+	cfg, err := imageConfig(image)
+	if err != nil {
+		return nil, err
+	}
+	return Open(cfg)
+}
+
+// bytesFile is a file with the given bytes that can only be read.
+type bytesFile struct {
+	vfs.File
+	io.ReaderAt
+}
+
+func (f bytesFile) ReadAt(p []byte, off int64) (int, error) { return f.ReaderAt.ReadAt(p, off) }
+func (f bytesFile) Name() string                            { return "image" }

@@ -1,0 +1,223 @@
+package journal
+
+import (
+	"fmt"
+	"hash/crc32"
+	"io"
+	"sync"
+
+	"golang.org/x/crypto/xts"
+
+	"millrace/storage/vfs"
+)
+
+const (
+	sectorBytes  = vfs.SectorBytes
+	trailerBytes = 16
+	// contentBytes is what a sector holds of the batches.
+	contentBytes = sectorBytes - trailerBytes
+	// blockContent is what a block holds of them.
+	blockContent = blockBytes / sectorBytes * contentBytes
+	// readSectors is how many sectors ReadAt reads at once.
+	readSectors = 256
+)
+
+// sectorFile is a segment file as one contiguous range of bytes: the two blocks at its start, and
+// behind them the contents of the sectors without their trailers. Offsets are those of this range,
+// unless they are called physical. A file of format version 1 has no sectors: it is read as it is.
+// All methods but write may be called concurrently.
+//
+//  1. A byte behind the first two blocks that ReadAt returns was written to this place of this file
+//     by a batch of the segment: the sector's checksum says so.
+//  2. A sector is written once in each life of the file.
+type sectorFile struct {
+	raw     vfs.File
+	version uint32
+	seed    uint32      // of the file's identity
+	cipher  *xts.Cipher // nil: contents are not encrypted
+	// first is the LSN of the segment's first batch, 0 while it has none. A sector with a smaller one
+	// is of an earlier life, and what should stand there was lost. Set before a place in the segment
+	// is known to anybody.
+	first uint64
+}
+
+func newSectorFile(h header, raw vfs.File, c *xts.Cipher) *sectorFile {
+	return &sectorFile{raw: raw, version: h.version, seed: h.fileSeed(), cipher: c}
+}
+
+// Name is the path of the file.
+func (f *sectorFile) Name() string { return f.raw.Name() }
+
+// Close closes the file.
+func (f *sectorFile) Close() error { return f.raw.Close() }
+
+// SyncData makes what was written durable.
+func (f *sectorFile) SyncData() error { return f.raw.SyncData() }
+
+// block is how many bytes of the range a block of the file holds.
+func (f *sectorFile) block() int {
+	if f.version == version1 {
+		return blockBytes
+	}
+	return blockContent
+}
+
+// padded is the room that a batch of n bytes takes: a batch fills whole blocks.
+func (f *sectorFile) padded(n int) int { return (n + f.block() - 1) / f.block() * f.block() }
+
+// physical returns the place of an offset in the file.
+func (f *sectorFile) physical(off int64) int64 {
+	if f.version == version1 || off < dataOffset {
+		return off
+	}
+	off -= dataOffset
+	return dataOffset + off/contentBytes*sectorBytes + off%contentBytes
+}
+
+// logical returns the offset of the first content byte at or after the start of a sector at a
+// physical offset.
+func (f *sectorFile) logical(at int64) int64 {
+	if f.version == version1 || at < dataOffset {
+		return at
+	}
+	return dataOffset + (at-dataOffset)/sectorBytes*contentBytes
+}
+
+// sectorSum is the checksum of a sector: over its number in the file, content and LSN, from the seed
+// of the file. The number goes in by table, as a slice of it would be an allocation.
+func sectorSum(seed, number uint32, b []byte) uint32 {
+	crc := ^seed
+	for range 4 {
+		crc = castagnoli[byte(crc)^byte(number)] ^ crc>>8
+		number >>= 8
+	}
+	return crc32.Update(^crc, castagnoli, b[:contentBytes+8])
+}
+
+// check reports whether b, read at a physical offset, is a sector that was written there, and by
+// which batch.
+func (f *sectorFile) check(b []byte, at int64) (lsn uint64, ok bool) {
+	lsn = le.Uint64(b[contentBytes:])
+	ok = lsn != 0 && le.Uint32(b[contentBytes+12:]) == 0 &&
+		sectorSum(f.seed, uint32(at/sectorBytes), b) == le.Uint32(b[contentBytes+8:])
+	return lsn, ok
+}
+
+// open copies the content of a checked sector to dst, decrypted.
+func (f *sectorFile) open(dst, b []byte, at int64) {
+	if f.cipher != nil {
+		f.cipher.Decrypt(dst, b[:contentBytes], uint64(at/sectorBytes))
+		return
+	}
+	copy(dst, b[:contentBytes])
+}
+
+// scratch holds buffers of readSectors sectors.
+var scratch = sync.Pool{New: func() any { return new([readSectors * sectorBytes]byte) }}
+
+// ReadAt fills p from off on. Every sector that it touches is checked: a *CorruptError names the
+// physical offset of one that is not what was written. Reads of the first two blocks are not
+// checked here.
+func (f *sectorFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.version == version1 || off < dataOffset {
+		return f.raw.ReadAt(p, off)
+	}
+	buf := scratch.Get().(*[readSectors * sectorBytes]byte)
+	defer scratch.Put(buf)
+	done := 0
+	skip := int((off - dataOffset) % contentBytes)
+	at := f.physical(off) - int64(skip)
+	for done < len(p) {
+		n := min((skip+len(p)-done+contentBytes-1)/contentBytes, readSectors)
+		if err := readFull(f.raw, buf[:n*sectorBytes], at); err != nil {
+			if err == io.ErrUnexpectedEOF {
+				err = io.EOF
+			}
+			return done, err
+		}
+		for b := buf[:n*sectorBytes]; len(b) > 0; b = b[sectorBytes:] {
+			if err := f.verify(b[:sectorBytes], at); err != nil {
+				return done, err
+			}
+			if skip == 0 && len(p)-done >= contentBytes {
+				f.open(p[done:done+contentBytes], b, at)
+				done += contentBytes
+			} else {
+				f.open(b[:contentBytes], b, at)
+				done += copy(p[done:], b[skip:contentBytes])
+				skip = 0
+			}
+			at += sectorBytes
+		}
+	}
+	return done, nil
+}
+
+// verify tells what is wrong with a sector that should hold a part of a batch.
+func (f *sectorFile) verify(b []byte, at int64) error {
+	lsn, ok := f.check(b, at)
+	reason := ""
+	switch {
+	case ok && lsn >= f.first:
+		return nil
+	case ok:
+		reason = fmt.Sprintf("the sector is of batch %d from before the segment, what was written over it is lost", lsn)
+	case isZero(b):
+		reason = "the sector is zero, what was written there is lost"
+	default:
+		reason = "the sector has a wrong checksum"
+	}
+	return &CorruptError{File: f.Name(), Offset: at, Reason: reason}
+}
+
+// sealSectors turns the content at the start of buf, which is blocks long, into the sectors that fill
+// it, in place, as batch lsn writes them at a physical offset.
+func (f *sectorFile) sealSectors(buf []byte, at int64, lsn uint64) {
+	for i := len(buf)/sectorBytes - 1; i >= 0; i-- { // from the end, so that no content is overwritten
+		b := buf[i*sectorBytes:][:sectorBytes]
+		copy(b, buf[i*contentBytes:][:contentBytes])
+		number := uint32(at/sectorBytes) + uint32(i)
+		if f.cipher != nil {
+			f.cipher.Encrypt(b[:contentBytes], b[:contentBytes], uint64(number))
+		}
+		le.PutUint64(b[contentBytes:], lsn)
+		le.PutUint32(b[contentBytes+8:], sectorSum(f.seed, number, b))
+		le.PutUint32(b[contentBytes+12:], 0)
+	}
+}
+
+// write writes a batch at off, the start of a block, with one pwrite. buf begins with the batch, n
+// bytes and a multiple of the block's content, has room for the sectors, and is used up. What stands
+// in a recycled file behind it stays. Only version 2 is written.
+func (f *sectorFile) write(buf []byte, n int, off int64, lsn uint64) error {
+	buf = buf[:n/contentBytes*sectorBytes]
+	at := f.physical(off)
+	f.sealSectors(buf, at, lsn)
+	_, err := f.raw.WriteAt(buf, at)
+	return err
+}
+
+// zero overwrites a range of whole blocks with zeros and syncs.
+func (f *sectorFile) zero(from, to int64) error {
+	at, end := f.physical(from), f.physical(to)
+	zeros := make([]byte, min(fillBytes, end-at))
+	for ; at < end; at += int64(len(zeros)) {
+		if _, err := f.raw.WriteAt(zeros[:min(int64(len(zeros)), end-at)], at); err != nil {
+			return err
+		}
+	}
+	return f.raw.SyncData()
+}
+
+// rewrite writes a range of whole blocks with the bytes it has and syncs.
+func (f *sectorFile) rewrite(from, to int64) error {
+	at := f.physical(from)
+	b := make([]byte, f.physical(to)-at)
+	if err := readFull(f.raw, b, at); err != nil {
+		return err
+	}
+	if _, err := f.raw.WriteAt(b, at); err != nil {
+		return err
+	}
+	return f.raw.SyncData()
+}
