@@ -37,3 +37,6 @@ func (l *logger) Fatal(v ...any)                   { panic(fmt.Sprint(v...)) }
 func (l *logger) Fatalf(format string, v ...any)   { panic(fmt.Sprintf(format, v...)) }
 func (l *logger) Panic(v ...any)                   { panic(fmt.Sprint(v...)) }
 func (l *logger) Panicf(format string, v ...any)   { panic(fmt.Sprintf(format, v...)) }
+
+// fail ends a call that cannot go on because the stored log cannot be read. The host stops the group.
+func (l *logger) fail(err error) { panic(err) }

@@ -60,3 +60,6 @@ func (t *tail[E]) slice(lo, hi uint64) []E {
 	end := min(hi-first, uint64(len(t.entries)))
 	return t.entries[lo-first : end : end]
 }
+
+// reset forgets all entries.
+func (t *tail[E]) reset() { t.entries = nil }

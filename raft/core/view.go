@@ -2,17 +2,22 @@ package core
 
 import (
 	"fmt"
-	"math"
+	"slices"
 )
 
 const (
-	// commitLag is how many entries the stored commit index may stay behind. A stale one costs
-	// nothing but the order of things at a restart (the rest is applied after the election instead
-	// of before it), a fresh one costs a record for every batch.
-	commitLag = 256
+	// commitLag and commitLagBytes are how many entries, and about how many bytes of them, the stored
+	// commit index may stay behind. A stale one costs little: a restart reads what is after it twice
+	// (see settled), and applies it after the election instead of before it. A fresh one costs a
+	// record for every batch.
+	commitLag      = 256
+	commitLagBytes = 256 << 10
 
 	// maxLoadEntries bounds one read from the log by number, as bytes do not bound tiny entries.
 	maxLoadEntries = 4096
+
+	// scanBytes bounds one read of the log when it is searched for membership changes.
+	scanBytes = 1 << 20
 )
 
 // view is a core's knowledge of its group's stored log. As the core makes every write, it knows the
@@ -25,32 +30,92 @@ type view struct {
 	last     uint64    // index of the last entry handed to storage
 	lastTerm uint64    // its term
 	stable   uint64    // every entry up to here is known to be durable
-	inflight []uint64  // for each write that is not durable, oldest first: stable once it is
+	inflight []pending // the writes that are not durable, oldest first
+	synced   bool      // a write of this core is durable, and with it what the log held at the start
 	written  HardState // the last state handed to storage
+	commit   uint64    // the commit index that is known to be durable
+	change   uint64    // index of the newest membership change that was applied
+	bytes    uint64    // of the entries handed to storage since written
+	wanted   bool      // a snapshot was asked for and there was none
 }
 
-func newView(cfg *Config) (view, error) {
+// pending is what becomes true when a write is durable.
+type pending struct {
+	last   uint64 // entries up to here are
+	commit uint64 // the stored commit index
+}
+
+// start is what a core starts from beside the view.
+type start struct {
+	state   HardState
+	members Membership // in effect after the entry applied
+	applied uint64     // what the stored snapshot covers, or what was before the log's first entry
+	// void, if not nil, is the stored snapshot, which the stored entries do not lead to: they are to
+	// be voided before anything is written.
+	void *SnapshotMeta
+}
+
+// newView reads what a group's log says at the start of a core.
+func newView(cfg *Config) (view, start, error) {
 	v := view{log: cfg.Log, group: cfg.Group}
 	v.first, v.last = cfg.Log.Bounds(cfg.Group)
 	v.first = max(v.first, 1)
 	if v.last+1 < v.first {
 		v.last = v.first - 1
 	}
-	var err error
-	if v.lastTerm, err = v.term(v.last); err != nil {
-		return view{}, err
-	}
 	v.written, _ = cfg.Log.State(cfg.Group)
-	v.stable = v.written.Commit // the rest may be on its way to the disk since before a Stop
+	s := start{
+		members: cfg.members(),
+		applied: v.first - 1,
+	}
+	if meta, ok := cfg.Log.Snapshot(cfg.Group); ok {
+		void, err := v.voidBy(meta)
+		if err != nil {
+			return view{}, start{}, err
+		}
+		s.members, s.applied = meta.Members, meta.Index
+		if void {
+			s.void = &meta
+			v.first, v.last, v.lastTerm = meta.Index+1, meta.Index, meta.Term
+		}
+	}
 	if v.written.Commit > v.last {
-		return view{}, fmt.Errorf("stored commit index %d is beyond the log's last index %d",
+		return view{}, start{}, fmt.Errorf("stored commit index %d is beyond the log's last index %d",
 			v.written.Commit, v.last)
 	}
-	return v, nil
+	var err error
+	if v.lastTerm, err = v.term(v.last); err != nil {
+		return view{}, start{}, err
+	}
+	v.stable = v.written.Commit // the rest may be on its way to the disk since before a Stop
+	s.state = v.initial(s.applied)
+	if s.state.Commit, err = v.settled(s.state.Commit); err != nil {
+		return view{}, start{}, err
+	}
+	return v, s, nil
 }
 
-// initial returns the hard state to start from.
-func (v *view) initial() HardState {
+// voidBy reports whether the stored entries do not lead to a stored snapshot. It was received from a
+// leader then, and a torn write kept it and lost the end of the entries that it replaces.
+func (v *view) voidBy(meta SnapshotMeta) (bool, error) {
+	switch {
+	case meta.Index == 0 || meta.Term == 0:
+		return false, fmt.Errorf("stored snapshot of entry %d of term %d", meta.Index, meta.Term)
+	case meta.Index+1 < v.first:
+		return false, fmt.Errorf("stored snapshot of entry %d, the log begins at %d", meta.Index, v.first)
+	}
+	if err := meta.Members.check(); err != nil {
+		return false, fmt.Errorf("stored snapshot of entry %d: %w", meta.Index, err)
+	}
+	if meta.Index > v.last {
+		return true, nil
+	}
+	term, err := v.term(meta.Index)
+	return term != meta.Term, err
+}
+
+// initial returns the hard state to start from, where everything up to applied is committed.
+func (v *view) initial(applied uint64) HardState {
 	hs := v.written
 	if hs.Term < v.lastTerm {
 		// A torn write kept entries of a new term and lost the state. Had this replica voted in
@@ -58,9 +123,34 @@ func (v *view) initial() HardState {
 		hs.Term, hs.Vote = v.lastTerm, 0
 	}
 	if hs.Term > 0 {
-		hs.Commit = max(hs.Commit, v.first-1) // what was compacted away is committed
+		hs.Commit = max(hs.Commit, applied)
 	}
 	return hs
+}
+
+// settled returns up to where the log is committed, given that it is up to commit. A membership
+// change is proposed by a leader that applied all earlier ones, so every change in the log but the last
+// is committed. A replica must know that before it campaigns: with a membership that is two changes old
+// its quorum would not overlap with that of the present one. See DESIGN.md.
+func (v *view) settled(commit uint64) (uint64, error) {
+	newest := uint64(0)
+	for lo := commit + 1; lo <= v.last; {
+		entries, err := v.load(lo, v.last+1, scanBytes)
+		if err != nil {
+			return 0, err
+		}
+		for i := range entries {
+			if entries[i].Type == EntryNormal {
+				continue
+			}
+			if newest != 0 {
+				commit = newest
+			}
+			newest = entries[i].Index
+		}
+		lo += uint64(len(entries))
+	}
+	return commit, nil
 }
 
 // term returns the term of an index between first-1 and last.
@@ -78,26 +168,9 @@ func (v *view) term(index uint64) (uint64, error) {
 	return term, nil
 }
 
-// load reads entries of [lo, hi), at least one. Without a byte bound it reads them all: the caller
-// (the library, looking for membership changes) needs that.
+// load reads entries of [lo, hi), at least one, and no more than fit in maxBytes of data.
 func (v *view) load(lo, hi, maxBytes uint64) ([]Entry, error) {
-	if maxBytes < math.MaxUint64 {
-		hi = min(hi, lo+maxLoadEntries)
-		return v.read(lo, hi, maxBytes)
-	}
-	var all []Entry
-	for lo < hi {
-		entries, err := v.read(lo, hi, maxBytes)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, entries...)
-		lo += uint64(len(entries))
-	}
-	return all, nil
-}
-
-func (v *view) read(lo, hi, maxBytes uint64) ([]Entry, error) {
+	hi = min(hi, lo+maxLoadEntries)
 	entries, err := v.log.Entries(v.group, lo, hi, maxBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read entries [%d, %d): %w", lo, hi, err)
@@ -116,14 +189,31 @@ func (v *view) read(lo, hi, maxBytes uint64) ([]Entry, error) {
 
 // state returns the hard state to write together with that many entries, nil for none.
 func (v *view) state(hs HardState, entries int) *HardState {
-	// A write that is torn may keep the state and lose the entries, so the commit index of a write
-	// covers only what earlier ones made durable. What it covers then exists at a restart.
-	hs.Commit = max(min(hs.Commit, v.stable), v.written.Commit)
-	if hs.Term == v.written.Term && hs.Vote == v.written.Vote &&
-		(entries == 0 || hs.Commit < v.written.Commit+commitLag) {
+	hs.Commit = v.storable(hs.Commit)
+	late := hs.Commit >= v.written.Commit+commitLag ||
+		hs.Commit > v.written.Commit && v.bytes >= commitLagBytes
+	if hs.Term == v.written.Term && hs.Vote == v.written.Vote && (entries == 0 || !late) && !v.owes() {
 		return nil
 	}
-	v.written = hs
+	return v.rewrite(hs)
+}
+
+// owes reports whether the commit index is to be written because of a membership change. When the
+// replicas that left are gone, those that stay must still know that the change is committed: they might
+// not win an election without knowing.
+func (v *view) owes() bool { return v.change > v.written.Commit && v.change <= v.stable }
+
+// storable returns how much of a commit index may be written. A write that is torn may keep the state
+// and lose the entries, so the commit index of a write covers only what earlier ones made durable.
+// What it covers then exists at a restart.
+func (v *view) storable(commit uint64) uint64 {
+	return max(min(commit, v.stable), v.written.Commit)
+}
+
+// rewrite returns the hard state to write, whether it changed or not.
+func (v *view) rewrite(hs HardState) *HardState {
+	hs.Commit = v.storable(hs.Commit)
+	v.written, v.bytes = hs, 0
 	return &hs
 }
 
@@ -134,12 +224,25 @@ func (v *view) wrote(entries []Entry) {
 			// The suffix is replaced: earlier writes make durable what they keep only.
 			v.stable = min(v.stable, from-1)
 			for i := range v.inflight {
-				v.inflight[i] = min(v.inflight[i], from-1)
+				v.inflight[i].last = min(v.inflight[i].last, from-1)
 			}
 		}
 		v.last, v.lastTerm = entries[len(entries)-1].Index, entries[len(entries)-1].Term
+		for i := range entries {
+			v.bytes += uint64(len(entries[i].Data))
+		}
 	}
-	v.inflight = append(v.inflight, v.last)
+	v.inflight = append(v.inflight, pending{v.last, v.written.Commit})
+}
+
+// reset notes that the log is void and goes on after a snapshot, by the write that wrote is told of
+// next.
+func (v *view) reset(meta *SnapshotMeta) {
+	v.first, v.last, v.lastTerm = meta.Index+1, meta.Index, meta.Term
+	v.stable = v.written.Commit // what is known to be committed is in the snapshot, too
+	for i := range v.inflight {
+		v.inflight[i].last = 0
+	}
 }
 
 // persisted notes that the n oldest writes are durable.
@@ -147,8 +250,32 @@ func (v *view) persisted(n int) {
 	if n > len(v.inflight) {
 		panic(fmt.Sprintf("BUG: %d writes are durable, %d were handed out", n, len(v.inflight)))
 	}
-	for _, last := range v.inflight[:n] {
-		v.stable = max(v.stable, last)
+	for _, p := range v.inflight[:n] {
+		v.stable, v.commit = max(v.stable, p.last), p.commit
 	}
 	v.inflight = v.inflight[:copy(v.inflight, v.inflight[n:])]
+	v.synced = v.synced || n > 0
+}
+
+// compacted notes that the log's first index has moved, and reports whether it has.
+func (v *view) compacted() bool {
+	first, _ := v.log.Bounds(v.group)
+	if first <= v.first {
+		return false
+	}
+	v.first = first
+	return true
+}
+
+// snapshot returns the newest stored snapshot for a replica that lacks entries before the first one. It
+// has to know all present members: one that it does not know would refuse it.
+func (v *view) snapshot(members *Membership) (SnapshotMeta, bool) {
+	meta, ok := v.log.Snapshot(v.group)
+	for _, ids := range members.sets() {
+		for _, id := range ids {
+			ok = ok && (meta.Members.votes(id) || slices.Contains(meta.Members.Learners, id))
+		}
+	}
+	v.wanted = !ok
+	return meta, ok
 }

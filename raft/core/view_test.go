@@ -2,7 +2,7 @@ package core
 
 import (
 	"errors"
-	"math"
+	"strings"
 	"testing"
 )
 
@@ -12,6 +12,8 @@ type fixedLog struct {
 	entries []Entry
 	state   HardState
 	err     error
+
+	snapshot *SnapshotMeta
 }
 
 func (l *fixedLog) State(uint64) (HardState, bool) { return l.state, l.state != HardState{} }
@@ -24,11 +26,15 @@ func (l *fixedLog) Term(_, index uint64) (uint64, error) {
 	}
 	return l.entries[index-l.first].Term, l.err
 }
-func (l *fixedLog) Entries(_, lo, hi, maxBytes uint64) ([]Entry, error) {
-	if maxBytes == math.MaxUint64 { // like a store with a bound of its own
-		hi = min(hi, lo+2)
-	}
+func (l *fixedLog) Entries(_, lo, hi, _ uint64) ([]Entry, error) {
 	return l.entries[lo-l.first : hi-l.first], l.err
+}
+
+func (l *fixedLog) Snapshot(uint64) (SnapshotMeta, bool) {
+	if l.snapshot == nil {
+		return SnapshotMeta{}, false
+	}
+	return *l.snapshot, true
 }
 
 func entries(first uint64, terms ...uint64) []Entry {
@@ -41,7 +47,7 @@ func entries(first uint64, terms ...uint64) []Entry {
 
 func mustView(t *testing.T, l *fixedLog) view {
 	t.Helper()
-	v, err := newView(&Config{Log: l})
+	v, _, err := newView(&Config{Log: l})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +104,7 @@ func TestViewWritesStateWhenNeeded(t *testing.T) {
 
 func TestViewStartsAfterCompaction(t *testing.T) {
 	v := mustView(t, &fixedLog{first: 10, entries: entries(10, 2, 2), state: HardState{2, 1, 4}})
-	if got := v.initial(); got != (HardState{2, 1, 9}) {
+	if got := v.initial(9); got != (HardState{2, 1, 9}) {
 		t.Fatalf("initial state %v, want what was compacted to be committed", got)
 	}
 	v = mustView(t, &fixedLog{first: 10})
@@ -113,9 +119,6 @@ func TestViewLoads(t *testing.T) {
 	if es, err := v.load(1, v.last+1, 1<<40); err != nil || len(es) != maxLoadEntries {
 		t.Fatalf("%d entries (%v), want %d", len(es), err, maxLoadEntries)
 	}
-	if es, err := v.load(1, v.last+1, math.MaxUint64); err != nil || len(es) != len(l.entries) {
-		t.Fatalf("%d entries without a bound (%v), want all %d", len(es), err, len(l.entries))
-	}
 	l.entries[5].Index = 77
 	if _, err := v.load(1, 10, 100); err == nil ||
 		err.Error() != "read entries [1, 10): the log returned index 77 in place of 6" {
@@ -125,7 +128,99 @@ func TestViewLoads(t *testing.T) {
 	if _, err := v.load(1, 10, 100); !errors.Is(err, l.err) {
 		t.Errorf("unreadable log: %v", err)
 	}
-	if _, err := newView(&Config{Log: l}); !errors.Is(err, l.err) {
+	if _, _, err := newView(&Config{Log: l}); !errors.Is(err, l.err) {
 		t.Errorf("unreadable log at start: %v", err)
+	}
+}
+
+// The commit index is stored with other writes, when it has moved far or the data is much, and by
+// itself once a membership change was applied.
+func TestViewStoresCommitOfBytesAndChanges(t *testing.T) {
+	v := mustView(t, &fixedLog{first: 1})
+	v.state(HardState{Term: 1}, 0)
+	es := entries(1, 1, 1, 1, 1)
+	v.wrote(es)
+	v.persisted(1)
+	if got := v.state(HardState{Term: 1, Commit: 3}, 1); got != nil {
+		t.Fatalf("a little data: %v, want no write", got)
+	}
+	more := entries(5, 1)
+	more[0].Data = make([]byte, commitLagBytes)
+	v.wrote(more)
+	if got := v.state(HardState{Term: 1, Commit: 3}, 0); got != nil {
+		t.Fatalf("nothing else to write: %v, want no write", got)
+	}
+	if got := v.state(HardState{Term: 1, Commit: 3}, 1); got == nil || got.Commit != 3 {
+		t.Fatalf("much data: %v, want commit 3", got)
+	}
+	v.change = 5
+	if got := v.state(HardState{Term: 1, Commit: 5}, 0); got != nil || v.owes() {
+		t.Fatalf("a change that is not durable: %v, want no write", got)
+	}
+	v.persisted(1)
+	if !v.owes() {
+		t.Fatal("a durable change is applied, and its commit index not stored")
+	}
+	if got := v.state(HardState{Term: 1, Commit: 5}, 0); got == nil || got.Commit != 5 || v.owes() {
+		t.Fatalf("a durable change: %v, want commit 5", got)
+	}
+	if v.commit != 0 {
+		t.Fatalf("commit %d is said to be durable before it is", v.commit)
+	}
+	v.wrote(nil)
+	v.persisted(1)
+	if v.commit != 5 {
+		t.Fatalf("commit %d is said to be durable, want 5", v.commit)
+	}
+}
+
+func TestViewKnowsWhichChangesAreCommitted(t *testing.T) {
+	for _, test := range []struct {
+		changes []uint64
+		want    uint64
+	}{
+		{nil, 3}, {[]uint64{9}, 3}, {[]uint64{5, 9}, 5}, {[]uint64{1, 9}, 3}, {[]uint64{4, 5, 12}, 5},
+	} {
+		l := &fixedLog{first: 1, entries: entries(1, make([]uint64, 12)...), state: HardState{Term: 1, Commit: 3}}
+		for i := range l.entries {
+			l.entries[i].Term = 1
+		}
+		for _, index := range test.changes {
+			l.entries[index-1].Type = EntryConfChangeV2
+		}
+		_, s, err := newView(&Config{Log: l})
+		if err != nil || s.state.Commit != test.want {
+			t.Errorf("changes %v: committed up to %d (%v), want %d", test.changes, s.state.Commit, err, test.want)
+		}
+	}
+}
+
+func TestViewStartsFromSnapshot(t *testing.T) {
+	members := Membership{Voters: []uint64{1, 2}, Learners: []uint64{5}}
+	log := func(meta SnapshotMeta) *fixedLog {
+		return &fixedLog{first: 10, entries: entries(10, 2, 2, 3), state: HardState{3, 1, 9}, snapshot: &meta}
+	}
+	v, s, err := newView(&Config{Log: log(SnapshotMeta{Index: 11, Term: 2, Members: members})})
+	if err != nil || s.void != nil || s.applied != 11 || s.state.Commit != 11 || v.last != 12 ||
+		len(s.members.Learners) != 1 {
+		t.Errorf("snapshot within the log: %+v (%v)", s, err)
+	}
+	v, s, err = newView(&Config{Log: log(SnapshotMeta{Index: 11, Term: 3, Members: members})})
+	if err != nil || s.void == nil || s.applied != 11 || s.state.Commit != 11 || v.first != 12 || v.last != 11 {
+		t.Errorf("snapshot of another term: %+v (%v), first %d, last %d", s, err, v.first, v.last)
+	}
+	v, s, err = newView(&Config{Log: log(SnapshotMeta{Index: 40, Term: 3, Members: members})})
+	if err != nil || s.void == nil || v.first != 41 || v.last != 40 || v.lastTerm != 3 {
+		t.Errorf("snapshot behind the log: %+v (%v), first %d, last %d", s, err, v.first, v.last)
+	}
+	for want, meta := range map[string]SnapshotMeta{
+		"stored snapshot of entry 0 of term 3":                 {Term: 3, Members: members},
+		"stored snapshot of entry 8, the log begins at 10":     {Index: 8, Term: 1, Members: members},
+		"stored snapshot of entry 11: no voters":               {Index: 11, Term: 2},
+		"stored snapshot of entry 40: voters [2 1] are not so": {Index: 40, Term: 3, Members: Membership{Voters: []uint64{2, 1}}},
+	} {
+		if _, _, err := newView(&Config{Log: log(meta)}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("snapshot %+v: %v, want %q", meta, err, want)
+		}
 	}
 }

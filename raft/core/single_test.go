@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"testing"
 
-	"millrace/raft"
 	"millrace/raft/core"
-	"millrace/raft/rafttest"
 )
 
 // The tests of this file are the contract of Core. They hold for both builds:
@@ -21,12 +18,11 @@ import (
 
 const group = 7
 
-// replica drives a core over a log, as a host does.
+// replica drives the core of the only voter over a log, as a host does.
 type replica struct {
 	t       testing.TB
 	core    core.Core
-	log     *rafttest.Log
-	durable *int // writes that became durable and were not told to the core
+	log     *memLog
 	applied []core.Entry
 	written []core.Append
 	term    uint64
@@ -35,18 +31,18 @@ type replica struct {
 
 func newCore(log core.Log, maxApply uint64) (core.Core, error) {
 	return core.New(core.Config{
-		Group: group, Replica: 3, Voters: []uint64{3}, Log: log,
-		MaxApplyBytes: maxApply, Logger: slog.New(slog.DiscardHandler),
+		Group: group, Replica: 3, Voters: []uint64{3}, Log: log, MaxApplyBytes: maxApply,
+		ElectionTicks: 10, HeartbeatTicks: 2, Logger: quiet,
 	})
 }
 
-func openReplica(t testing.TB, log *rafttest.Log) *replica {
+func openReplica(t testing.TB, log *memLog) *replica {
 	t.Helper()
 	c, err := newCore(log, 1<<20)
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
-	return &replica{t: t, core: c, log: log, durable: new(int)}
+	return &replica{t: t, core: c, log: log}
 }
 
 // drain does all work that the core hands out.
@@ -54,11 +50,6 @@ func (r *replica) drain() {
 	r.t.Helper()
 	var rd core.Ready
 	for range 1000 {
-		if *r.durable > 0 {
-			n := *r.durable
-			*r.durable = 0
-			r.core.Persisted(n)
-		}
 		if !r.core.Ready(&rd) {
 			return
 		}
@@ -69,24 +60,23 @@ func (r *replica) drain() {
 
 func (r *replica) take(rd *core.Ready) {
 	r.t.Helper()
-	r.term, r.leads = rd.Term, rd.Leads
+	r.term, r.leads = rd.Term, rd.Role == core.Leader
+	if len(rd.Messages) > 0 {
+		r.t.Fatalf("the only voter sends %+v", rd.Messages)
+	}
 	if !rd.Append.Empty() {
 		if s := rd.Append.State; s != nil {
-			if n := uint64(len(r.log.Crash(nil).All(group))); s.Commit > n {
+			if n := r.log.durable.last(); s.Commit > n {
 				r.t.Fatalf("the state to write has commit %d, %d entries are durable", s.Commit, n)
 			}
 		}
 		r.written = append(r.written, rd.Append)
-		durable := r.durable
-		r.log.Append(raft.Write{
-			Group: group, Entries: rd.Append.Entries, State: rd.Append.State,
-			Done: func() { *durable++ },
-		})
+		r.log.add(write{Append: rd.Append, of: r.core})
 	}
 	if len(rd.Committed) == 0 {
 		return
 	}
-	durable := r.log.Crash(nil).All(group)
+	durable := r.log.durable.entries
 	for _, e := range rd.Committed {
 		if e.Index != uint64(len(r.applied))+1 {
 			r.t.Fatalf("entry %d is to be applied after %d", e.Index, len(r.applied))
@@ -104,7 +94,7 @@ func (r *replica) take(rd *core.Ready) {
 // sync makes n writes durable and does what follows.
 func (r *replica) sync(n int) {
 	r.t.Helper()
-	r.log.Sync(group, n)
+	r.log.sync(n, r.core)
 	r.drain()
 }
 
@@ -116,7 +106,7 @@ func (r *replica) elect() {
 		r.t.Fatalf("campaign: %v", err)
 	}
 	r.drain()
-	for r.log.Pending(group) > 0 {
+	for len(r.log.pending) > 0 {
 		r.sync(1)
 	}
 	if !r.leads {
@@ -151,7 +141,7 @@ func (r *replica) payloads() string {
 }
 
 func TestCoreElectsOnlyVoterAfterVoteIsDurable(t *testing.T) {
-	r := openReplica(t, rafttest.NewLog())
+	r := openReplica(t, newLog())
 	r.drain()
 	if err := r.core.Campaign(); err != nil {
 		t.Fatal(err)
@@ -160,13 +150,13 @@ func TestCoreElectsOnlyVoterAfterVoteIsDurable(t *testing.T) {
 	if len(r.applied) != 0 {
 		t.Fatalf("applied %v before anything is durable", r.applied)
 	}
-	if n := r.log.Pending(group); n != 1 {
+	if n := len(r.log.pending); n != 1 {
 		t.Fatalf("%d writes, want 1 with the vote", n)
 	}
 	if got := r.written[0].State; got == nil || *got != (core.HardState{Term: 1, Vote: 3}) {
 		t.Fatalf("state of the first write: %v, want term 1, vote 3", got)
 	}
-	for r.log.Pending(group) > 0 {
+	for len(r.log.pending) > 0 {
 		r.sync(1)
 	}
 	if !r.leads || r.term != 1 || len(r.applied) != 1 || r.applied[0].Term != 1 {
@@ -176,7 +166,7 @@ func TestCoreElectsOnlyVoterAfterVoteIsDurable(t *testing.T) {
 }
 
 func TestCoreCommitsOnlyAfterDurable(t *testing.T) {
-	r := openReplica(t, rafttest.NewLog())
+	r := openReplica(t, newLog())
 	r.elect()
 	applied := len(r.applied)
 	r.propose("a", "b")
@@ -184,7 +174,7 @@ func TestCoreCommitsOnlyAfterDurable(t *testing.T) {
 	if len(r.applied) != applied {
 		t.Fatalf("applied %v while the write is on its way", r.applied[applied:])
 	}
-	if n := r.log.Pending(group); n != 1 {
+	if n := len(r.log.pending); n != 1 {
 		t.Fatalf("one proposal of two entries made %d writes", n)
 	}
 	r.sync(1)
@@ -194,7 +184,7 @@ func TestCoreCommitsOnlyAfterDurable(t *testing.T) {
 }
 
 func TestCoreCommitsInOrderWhileWritesAreUnderWay(t *testing.T) {
-	r := openReplica(t, rafttest.NewLog())
+	r := openReplica(t, newLog())
 	r.elect()
 	rng := rand.New(rand.NewPCG(1, 2))
 	var want []string
@@ -209,10 +199,10 @@ func TestCoreCommitsInOrderWhileWritesAreUnderWay(t *testing.T) {
 			r.propose(batch...)
 			continue
 		}
-		r.sync(rng.IntN(r.log.Pending(group) + 1)) // take checks that what is applied is durable
+		r.sync(rng.IntN(len(r.log.pending) + 1)) // take checks that what is applied is durable
 	}
-	for r.log.Pending(group) > 0 {
-		r.sync(r.log.Pending(group))
+	for len(r.log.pending) > 0 {
+		r.sync(len(r.log.pending))
 	}
 	if got := r.payloads(); got != strings.Join(want, " ") {
 		t.Fatalf("applied %q,\nwant %q", got, want)
@@ -220,13 +210,13 @@ func TestCoreCommitsInOrderWhileWritesAreUnderWay(t *testing.T) {
 }
 
 func TestCoreReadyAfterProposeOnlyAppends(t *testing.T) {
-	r := openReplica(t, rafttest.NewLog())
+	r := openReplica(t, newLog())
 	r.elect()
 	if err := r.core.Propose([][]byte{[]byte("x")}); err != nil {
 		t.Fatal(err)
 	}
 	var rd core.Ready
-	if !r.core.Ready(&rd) || len(rd.Append.Entries) != 1 || len(rd.Committed) != 0 || !rd.Leads {
+	if !r.core.Ready(&rd) || len(rd.Append.Entries) != 1 || len(rd.Committed) != 0 || rd.Role != core.Leader {
 		t.Fatalf("Ready after Propose: %+v, want one entry to append", rd)
 	}
 	if r.take(&rd); r.core.Ready(&rd) {
@@ -235,7 +225,7 @@ func TestCoreReadyAfterProposeOnlyAppends(t *testing.T) {
 }
 
 func TestCoreDoesNotCopyData(t *testing.T) {
-	r := openReplica(t, rafttest.NewLog())
+	r := openReplica(t, newLog())
 	r.elect()
 	data := []byte("payload")
 	if err := r.core.Propose([][]byte{data}); err != nil {
@@ -252,7 +242,7 @@ func TestCoreDoesNotCopyData(t *testing.T) {
 }
 
 func TestCoreRefusesProposalWithoutLeadership(t *testing.T) {
-	r := openReplica(t, rafttest.NewLog())
+	r := openReplica(t, newLog())
 	r.drain()
 	if err := r.core.Propose([][]byte{[]byte("x")}); !errors.Is(err, core.ErrDropped) {
 		t.Fatalf("Propose: %v, want ErrDropped", err)
@@ -260,7 +250,7 @@ func TestCoreRefusesProposalWithoutLeadership(t *testing.T) {
 }
 
 func TestCoreRestartKeepsTermAndVote(t *testing.T) {
-	log := rafttest.NewLog()
+	log := newLog()
 	for term := uint64(1); term <= 3; term++ {
 		r := openReplica(t, log)
 		r.elect()
@@ -270,12 +260,12 @@ func TestCoreRestartKeepsTermAndVote(t *testing.T) {
 		if hs, ok := log.State(group); !ok || hs.Term != term || hs.Vote != 3 {
 			t.Fatalf("stored state %v %t, want term %d and vote 3", hs, ok, term)
 		}
-		log = log.Crash(nil)
+		log = log.crash(0, false)
 	}
 }
 
 func TestCoreRestartAppliesWholeLogInOrder(t *testing.T) {
-	r := openReplica(t, rafttest.NewLog())
+	r := openReplica(t, newLog())
 	r.elect()
 	var want []string
 	for i := range 1000 {
@@ -284,7 +274,7 @@ func TestCoreRestartAppliesWholeLogInOrder(t *testing.T) {
 		r.propose(d)
 		r.sync(1)
 	}
-	r = openReplica(t, r.log.Crash(nil))
+	r = openReplica(t, r.log.crash(0, false))
 	r.elect()
 	if got := r.payloads(); got != strings.Join(want, " ") {
 		t.Fatalf("a restart applied %.200q…, want %d entries in order", got, len(want))
@@ -292,13 +282,13 @@ func TestCoreRestartAppliesWholeLogInOrder(t *testing.T) {
 }
 
 func TestCoreRestartReadsLogInBoundedPieces(t *testing.T) {
-	r := openReplica(t, rafttest.NewLog())
+	r := openReplica(t, newLog())
 	r.elect()
 	for range 600 { // the stored commit index is behind by some
 		r.propose(strings.Repeat("x", 100))
 		r.sync(1)
 	}
-	c, err := newCore(r.log.Crash(nil), 1000)
+	c, err := newCore(r.log.crash(0, false), 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,20 +312,18 @@ func TestCoreRestartReadsLogInBoundedPieces(t *testing.T) {
 func TestCoreRestartAfterTornWrites(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		write raft.Write
+		write core.Append
 	}{
-		{"entries of a new term without the state", raft.Write{Group: group,
-			Entries: []core.Entry{{Index: 3, Term: 2}}}},
-		{"state without the entries", raft.Write{Group: group,
-			State: &core.HardState{Term: 2, Vote: 3, Commit: 2}}},
+		{"entries of a new term without the state", core.Append{Entries: []core.Entry{{Index: 3, Term: 2}}}},
+		{"state without the entries", core.Append{State: &core.HardState{Term: 2, Vote: 3, Commit: 2}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			log := rafttest.NewLog()
-			log.Append(raft.Write{Group: group, State: &core.HardState{Term: 1, Vote: 3, Commit: 1},
-				Entries: []core.Entry{{Index: 1, Term: 1}, {Index: 2, Term: 1, Data: []byte("x")}}})
-			log.Append(test.write)
-			log.SyncAll()
-			r := openReplica(t, log.Crash(nil))
+			log := newLog()
+			log.add(write{Append: core.Append{State: &core.HardState{Term: 1, Vote: 3, Commit: 1},
+				Entries: []core.Entry{{Index: 1, Term: 1}, {Index: 2, Term: 1, Data: []byte("x")}}}})
+			log.add(write{Append: test.write})
+			log.sync(len(log.pending), nil)
+			r := openReplica(t, log.crash(0, false))
 			r.elect()
 			if r.payloads() != "x" || r.term != 3 {
 				t.Fatalf("leads term %d, applied %q; want term 3 and \"x\"", r.term, r.payloads())
@@ -347,7 +335,7 @@ func TestCoreRestartAfterTornWrites(t *testing.T) {
 // A replica may be started anew while its writes are still on their way to the disk. They are in the
 // log that it reads; nothing of them may be applied before they are durable.
 func TestCoreStartedAnewDoesNotTrustQueuedWrites(t *testing.T) {
-	log := rafttest.NewLog()
+	log := newLog()
 	r := openReplica(t, log)
 	r.elect()
 	r.propose("a")
@@ -362,7 +350,7 @@ func TestCoreStartedAnewDoesNotTrustQueuedWrites(t *testing.T) {
 			t.Fatalf("applied %q, which is not durable", got)
 		}
 	}
-	for log.Pending(group) > 0 {
+	for len(log.pending) > 0 {
 		r.sync(1)
 	}
 	if got := r.payloads(); got != "a" {
@@ -371,9 +359,9 @@ func TestCoreStartedAnewDoesNotTrustQueuedWrites(t *testing.T) {
 }
 
 func TestCoreRefusesLogWithoutCommittedEntries(t *testing.T) {
-	log := rafttest.NewLog()
-	log.Append(raft.Write{Group: group, State: &core.HardState{Term: 1, Vote: 3, Commit: 2},
-		Entries: []core.Entry{{Index: 1, Term: 1}}})
+	log := newLog()
+	log.add(write{Append: core.Append{State: &core.HardState{Term: 1, Vote: 3, Commit: 2},
+		Entries: []core.Entry{{Index: 1, Term: 1}}}})
 	_, err := newCore(log, 1<<20)
 	want := "group 7: stored commit index 2 is beyond the log's last index 1"
 	if err == nil || err.Error() != want {
@@ -381,12 +369,15 @@ func TestCoreRefusesLogWithoutCommittedEntries(t *testing.T) {
 	}
 }
 
+// addLearner4 is the data of a membership change that adds learner 4.
+var addLearner4 = []byte{0x12, 4, 8, 3, 16, 4}
+
 func TestCoreHandsOutTypesOfEntries(t *testing.T) {
-	log := rafttest.NewLog()
-	log.Append(raft.Write{Group: group, State: &core.HardState{Term: 1, Vote: 3, Commit: 2},
+	log := newLog()
+	log.add(write{Append: core.Append{State: &core.HardState{Term: 1, Vote: 3, Commit: 2},
 		Entries: []core.Entry{{Index: 1, Term: 1},
-			{Index: 2, Term: 1, Type: core.EntryConfChangeV2, Data: []byte("c")}}})
-	log.SyncAll()
+			{Index: 2, Term: 1, Type: core.EntryConfChangeV2, Data: addLearner4}}}})
+	log.sync(len(log.pending), nil)
 	r := openReplica(t, log)
 	r.drain()
 	if len(r.applied) != 2 || r.applied[1].Type != core.EntryConfChangeV2 {
@@ -395,14 +386,21 @@ func TestCoreHandsOutTypesOfEntries(t *testing.T) {
 }
 
 func TestCoreConfigIsChecked(t *testing.T) {
-	logger := slog.New(slog.DiscardHandler)
-	log := rafttest.NewLog()
-	for want, cfg := range map[string]core.Config{
-		"replica id 0":     {Voters: []uint64{3}, Log: log, Logger: logger, MaxApplyBytes: 1},
-		"no voters":        {Replica: 3, Log: log, Logger: logger, MaxApplyBytes: 1},
-		"log and logger":   {Replica: 3, Voters: []uint64{3}, Logger: logger, MaxApplyBytes: 1},
-		"bound of 0 bytes": {Replica: 3, Voters: []uint64{3}, Log: log, Logger: logger},
+	for want, change := range map[string]func(c *core.Config){
+		"replica id 0 is not valid":       func(c *core.Config) { c.Replica = 0 },
+		"no voters":                       func(c *core.Config) { c.Voters = nil },
+		"voters [1 3 3] are not sorted":   func(c *core.Config) { c.Voters = []uint64{3, 1, 3} },
+		"replica 3 is both a voter and a": func(c *core.Config) { c.Learners = []uint64{3} },
+		"log and logger are required":     func(c *core.Config) { c.Log = nil },
+		"apply bound of 0 bytes":          func(c *core.Config) { c.MaxApplyBytes = 0 },
+		"3 election ticks with a heartb":  func(c *core.Config) { c.ElectionTicks = 3 },
 	} {
+		cfg := core.Config{Group: group, Replica: 3, Voters: []uint64{3, 1}, Log: newLog(), Logger: quiet,
+			MaxApplyBytes: 1, ElectionTicks: 10, HeartbeatTicks: 2}
+		if _, err := core.New(cfg); err != nil {
+			t.Fatalf("New: %v", err)
+		}
+		change(&cfg)
 		if _, err := core.New(cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New: %v, want %q", err, want)
 		}
