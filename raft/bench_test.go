@@ -12,11 +12,12 @@ import (
 // noLog is a LogStore that keeps nothing and finds every write durable at once.
 type noLog struct{}
 
-func (noLog) State(uint64) (raft.HardState, bool) { return raft.HardState{}, false }
-func (noLog) Bounds(uint64) (first, last uint64)  { return 1, 0 }
-func (noLog) Term(_, _ uint64) (uint64, error)    { return 0, errors.New("no entries are kept") }
-func (noLog) Append(w raft.Write)                 { w.Done() }
-func (noLog) Drop(_ uint64, done func())          { done() }
+func (noLog) State(uint64) (raft.HardState, bool)       { return raft.HardState{}, false }
+func (noLog) Bounds(uint64) (first, last uint64)        { return 1, 0 }
+func (noLog) Term(_, _ uint64) (uint64, error)          { return 0, errors.New("no entries are kept") }
+func (noLog) Snapshot(uint64) (raft.SnapshotMeta, bool) { return raft.SnapshotMeta{}, false }
+func (noLog) Append(w raft.Write)                       { w.Done() }
+func (noLog) Drop(_ uint64, done func())                { done() }
 func (noLog) Entries(_, _, _, _ uint64) ([]raft.Entry, error) {
 	return nil, errors.New("no entries are kept")
 }
@@ -47,7 +48,7 @@ func benchPropose(b *testing.B, log raft.LogStore, groups, window int) {
 	m := newCountMachine(window)
 	var gs []*raft.Group
 	for id := range groups {
-		g, err := h.Start(raft.GroupID(id+1), []uint64{1}, m)
+		g, err := h.Start(raft.GroupSpec{ID: raft.GroupID(id + 1), Voters: []uint64{1}}, m)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -120,7 +121,7 @@ func BenchmarkProposeToAppend(b *testing.B) {
 	}
 	defer h.Close()
 	m := newCountMachine(1)
-	g, err := h.Start(1, []uint64{1}, m)
+	g, err := h.Start(raft.GroupSpec{ID: 1, Voters: []uint64{1}}, m)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func Example() {
 	}
 	defer host.Close()
 	m := &printer{ready: make(chan struct{}), done: make(chan struct{})}
-	group, err := host.Start(1, []uint64{1}, m)
+	group, err := host.Start(raft.GroupSpec{ID: 1, Voters: []uint64{1}}, m)
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -99,7 +99,7 @@ func TestHostWithManyProposers(t *testing.T) {
 
 	// Close in the middle of proposals, completions and a removal.
 	proposing.Go(func() {
-		if err := h.Remove(1); err != nil && !errors.Is(err, raft.ErrStopped) {
+		if err := h.Remove(raft.GroupSpec{ID: 1}); err != nil && !errors.Is(err, raft.ErrStopped) {
 			t.Errorf("remove: %v", err)
 		}
 	})

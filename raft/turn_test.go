@@ -30,8 +30,20 @@ func (c *scriptCore) Ready(rd *core.Ready) bool {
 	c.readies = c.readies[1:]
 	return true
 }
-func (c *scriptCore) Persisted(int) {}
-func (c *scriptCore) Applied()      {}
+func (c *scriptCore) Persisted(int)                   {}
+func (c *scriptCore) Applied()                        {}
+func (c *scriptCore) Tick()                           {}
+func (c *scriptCore) ForgetLeader()                   {}
+func (c *scriptCore) TransferLeader(uint64)           {}
+func (c *scriptCore) Step(*core.Message) error        { return nil }
+func (c *scriptCore) ProposeChange(core.Change) error { return nil }
+func (c *scriptCore) ReadIndex(uint64) error          { return nil }
+func (c *scriptCore) Unreachable(uint64)              {}
+func (c *scriptCore) SnapshotSent(uint64, bool)       {}
+func (c *scriptCore) Compacted()                      {}
+func (c *scriptCore) Status() core.Status {
+	return core.Status{Members: core.Membership{Voters: []uint64{1}}}
+}
 
 // dropLog is a LogStore of which no method but Append is called; its writes never end.
 type dropLog struct{ LogStore }
@@ -57,7 +69,8 @@ func scriptGroup(t *testing.T, cfg Config) (*Group, *callLog, func(...core.Ready
 	}
 	t.Cleanup(func() { h.Close() })
 	m, c := &callLog{}, &scriptCore{}
-	g := &Group{id: 1, cfg: &h.cfg, worker: h.workers[0], machine: m, forget: h.forget, core: c}
+	g := &Group{id: 1, log: 1, replica: 1, host: h, cfg: &h.cfg, worker: h.workers[0], machine: m, core: c}
+	g.setMembers(c.Status().Members)
 	if err := h.reserve(g); err != nil {
 		t.Fatal(err)
 	}
@@ -69,20 +82,20 @@ func scriptGroup(t *testing.T, cfg Config) (*Group, *callLog, func(...core.Ready
 }
 
 func opening(term, index uint64) core.Ready {
-	return core.Ready{Term: term, Leads: true, Committed: []core.Entry{{Index: index, Term: term}}}
+	return core.Ready{Term: term, Lead: 1, Role: core.Leader, Committed: []core.Entry{{Index: index, Term: term}}}
 }
 
 func TestGroupTellsMachineOfLeadership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, m, hand := scriptGroup(t, Config{MaxPendingBytes: 10})
 		old := core.Entry{Index: 1, Term: 1, Data: []byte("old")}
-		hand(core.Ready{Term: 2, Leads: true, Committed: []core.Entry{old}})
+		hand(core.Ready{Term: 2, Lead: 1, Role: core.Leader, Committed: []core.Entry{old}})
 		if err := g.Propose([]byte("x")); !errors.Is(err, ErrNotLeader) {
 			t.Fatalf("Propose before the term is open: %v, want ErrNotLeader", err)
 		}
 		hand(opening(2, 2))
 		c := g.core.(*scriptCore)
-		c.readies = []core.Ready{{Term: 2, Leads: true}}
+		c.readies = []core.Ready{{Term: 2, Lead: 1, Role: core.Leader}}
 		if err := g.Propose([]byte("0123456789")); err != nil {
 			t.Fatal(err)
 		}
@@ -94,9 +107,9 @@ func TestGroupTellsMachineOfLeadership(t *testing.T) {
 			t.Fatalf("Propose after the loss: %v, want ErrNotLeader", err)
 		}
 		// Candidate, leader of term 5, and at once a follower again: never ready, so never lost.
-		hand(core.Ready{Term: 5, Leads: true}, core.Ready{Term: 6})
-		hand(core.Ready{Term: 7, Leads: true}, opening(7, 4))
-		c.readies = []core.Ready{{Term: 7, Leads: true}}
+		hand(core.Ready{Term: 5, Lead: 1, Role: core.Leader}, core.Ready{Term: 6})
+		hand(core.Ready{Term: 7, Lead: 1, Role: core.Leader}, opening(7, 4))
+		c.readies = []core.Ready{{Term: 7, Lead: 1, Role: core.Leader}}
 		if err := g.Propose([]byte("9876543210")); err != nil {
 			t.Fatalf("Propose in a new term: %v; what the lost one left must not count", err)
 		}
@@ -136,7 +149,7 @@ func TestGroupProposesInBoundedPieces(t *testing.T) {
 	g.queue = [][]byte{big, big, big, huge, big}
 	var got []int
 	for len(g.queue) > 0 {
-		got = append(got, len(g.takeLocked()))
+		got = append(got, len(g.takeProposalsLocked()))
 	}
 	if want := []int{2, 1, 1, 1}; !slices.Equal(got, want) {
 		t.Fatalf("taken in pieces of %v proposals, want %v", got, want)

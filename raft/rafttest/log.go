@@ -4,6 +4,7 @@ package rafttest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -17,7 +18,7 @@ type Log struct {
 
 	mu     sync.Mutex // not held while a Done is called
 	groups map[uint64]*groupLog
-	reads  map[uint64]error // what Entries returns for a group
+	reads  map[uint64]badRange
 }
 
 // groupLog is the log of one group.
@@ -28,23 +29,11 @@ type groupLog struct {
 	calling      bool // someone calls the functions of done
 }
 
-// image is the state of a log after some writes.
-type image struct {
-	entries []raft.Entry // of index 1 and on
-	state   *raft.HardState
-}
-
-// write is a raft.Write or the deletion of a group.
-type write struct {
-	raft.Write
-	drop bool
-}
-
-var _ raft.LogStore = (*Log)(nil)
+var _ raft.SnapshotStore = (*Log)(nil)
 
 // NewLog returns an empty log whose writes become durable by Sync.
 func NewLog() *Log {
-	return &Log{groups: make(map[uint64]*groupLog), reads: make(map[uint64]error)}
+	return &Log{groups: make(map[uint64]*groupLog), reads: make(map[uint64]badRange)}
 }
 
 // NewSyncedLog returns an empty log whose writes are durable when Append returns.
@@ -53,28 +42,6 @@ func NewSyncedLog() *Log {
 	l.auto = true
 	return l
 }
-
-// apply makes a write.
-func (m *image) apply(w *write) {
-	if w.drop {
-		*m = image{}
-		return
-	}
-	if len(w.Entries) > 0 {
-		from := w.Entries[0].Index
-		if from == 0 || from > uint64(len(m.entries))+1 {
-			panic(fmt.Sprintf("BUG: group %d: write at index %d to a log of %d entries",
-				w.Group, from, len(m.entries)))
-		}
-		m.entries = append(m.entries[:from-1], w.Entries...)
-	}
-	if w.State != nil {
-		state := *w.State
-		m.state = &state
-	}
-}
-
-func (m *image) clone() image { return image{entries: slices.Clone(m.entries), state: m.state} }
 
 func (l *Log) groupLocked(group uint64) *groupLog {
 	g := l.groups[group]
@@ -111,6 +78,17 @@ func (l *Log) Pending(group uint64) int {
 	return len(l.groupLocked(group).writes)
 }
 
+// Unsynced returns how many writes of all groups are not durable.
+func (l *Log) Unsynced() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, g := range l.groups {
+		n += len(g.writes)
+	}
+	return n
+}
+
 // Sync makes up to n of the oldest writes of a group durable, and calls their Done.
 func (l *Log) Sync(group uint64, n int) {
 	l.mu.Lock()
@@ -144,12 +122,8 @@ func (l *Log) Sync(group uint64, n int) {
 // SyncAll makes all writes durable, and calls their Done.
 func (l *Log) SyncAll() {
 	l.mu.Lock()
-	ids := make([]uint64, 0, len(l.groups))
-	for id := range l.groups {
-		ids = append(ids, id)
-	}
+	ids := slices.Sorted(maps.Keys(l.groups))
 	l.mu.Unlock()
-	slices.Sort(ids)
 	for _, id := range ids {
 		l.Sync(id, l.Pending(id))
 	}
@@ -163,7 +137,8 @@ func (l *Log) Crash(keep func(group uint64, pending int) int) *Log {
 	defer l.mu.Unlock()
 	after := NewLog()
 	after.auto = l.auto
-	for id, g := range l.groups {
+	for _, id := range slices.Sorted(maps.Keys(l.groups)) {
+		g := l.groups[id]
 		m := g.durable.clone()
 		if keep != nil {
 			for i := range keep(id, len(g.writes)) {
@@ -175,11 +150,17 @@ func (l *Log) Crash(keep func(group uint64, pending int) int) *Log {
 	return after
 }
 
-// FailReads lets Entries return err for a group.
-func (l *Log) FailReads(group uint64, err error) {
+// FailReadsBelow lets Entries return err for a group's entries before one.
+func (l *Log) FailReadsBelow(group, index uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.reads[group] = err
+	l.reads[group] = badRange{index, err}
+}
+
+// badRange is what Entries refuses to read.
+type badRange struct {
+	below uint64
+	err   error
 }
 
 // State implements raft.LogStore.
@@ -196,42 +177,52 @@ func (l *Log) State(group uint64) (raft.HardState, bool) {
 func (l *Log) Bounds(group uint64) (first, last uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return 1, uint64(len(l.groupLocked(group).now.entries))
+	m := &l.groupLocked(group).now
+	return m.before + 1, m.last()
 }
 
 // Term implements raft.LogStore.
 func (l *Log) Term(group, index uint64) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	entries := l.groupLocked(group).now.entries
-	if index == 0 || index > uint64(len(entries)) {
-		return 0, fmt.Errorf("group %d has no entry %d, but %d", group, index, len(entries))
+	m := &l.groupLocked(group).now
+	switch {
+	case index == m.before && index > 0:
+		return m.beforeTerm, nil
+	case index <= m.before || index > m.last():
+		return 0, fmt.Errorf("group %d has no entry %d, but %d to %d", group, index, m.before+1, m.last())
 	}
-	return entries[index-1].Term, nil
+	return m.entries[index-m.before-1].Term, nil
 }
 
 // Entries implements raft.LogStore.
 func (l *Log) Entries(group, lo, hi, maxBytes uint64) ([]raft.Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.reads[group]; err != nil {
-		return nil, err
+	if bad := l.reads[group]; lo < bad.below {
+		return nil, bad.err
 	}
-	entries := l.groupLocked(group).now.entries
-	if lo == 0 || lo >= hi || hi > uint64(len(entries))+1 {
-		return nil, fmt.Errorf("group %d has no entries [%d, %d), but %d", group, lo, hi, len(entries))
+	m := &l.groupLocked(group).now
+	if lo <= m.before || lo >= hi || hi > m.last()+1 {
+		return nil, fmt.Errorf("group %d has no entries [%d, %d), but %d to %d", group, lo, hi, m.before+1, m.last())
 	}
 	size := uint64(0)
 	for i := lo; i < hi; i++ {
-		if size += uint64(len(entries[i-1].Data)); size > maxBytes && i > lo {
+		if size += uint64(len(m.entries[i-m.before-1].Data)); size > maxBytes && i > lo {
 			hi = i
 			break
 		}
 	}
-	return slices.Clone(entries[lo-1 : hi-1]), nil
+	return slices.Clone(m.entries[lo-m.before-1 : hi-m.before-1]), nil
 }
 
-// All returns the visible entries of a group, from index 1 on.
+// Snapshot implements raft.LogStore.
+func (l *Log) Snapshot(group uint64) (raft.SnapshotMeta, bool) {
+	s, ok := l.StoredSnapshot(group)
+	return s.SnapshotMeta, ok
+}
+
+// All returns the visible entries of a group.
 func (l *Log) All(group uint64) []raft.Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()

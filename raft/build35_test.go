@@ -1,0 +1,5 @@
+//go:build etcdraft35
+
+package raft_test
+
+const commitsWithoutOwnDisk = false
