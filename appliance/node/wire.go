@@ -1,6 +1,8 @@
 package node
 
 import (
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"millrace/appliance/node/logstore"
 	"millrace/appliance/server/broker"
 	"millrace/appliance/server/jetstream"
 	"millrace/raft"
@@ -21,7 +24,6 @@ var (
 	_ jetstream.Log    = (*journal.Log)(nil)
 	_ jetstream.Groups = (*groups)(nil)
 	_ jetstream.Bus    = bus{}
-	_ raft.LogStore    = logStore{}
 )
 
 // store is everything durable of a node: catalog, journal, and the raft host over it.
@@ -32,27 +34,49 @@ type store struct {
 	groups  *groups
 }
 
-// openStore opens or makes the store in dir. fatal is called when it cannot be written any more.
-func openStore(dir string, log *slog.Logger, fatal func(error)) (*store, error) {
+// openStore opens or makes the store. fatal is called when it cannot be written any more.
+func openStore(js JetStream, log *slog.Logger, fatal func(error)) (*store, error) {
 	s := &store{}
-	err := s.open(dir, log, fatal)
+	err := s.open(js, log, fatal)
+	switch {
+	case errors.Is(err, journal.ErrWrongKey):
+		err = fmt.Errorf("%w; set jetstream.key to the key it was written with, or that as jetstream.prev_key", err)
+	case errors.Is(err, journal.ErrNoKey):
+		err = fmt.Errorf("%w; set jetstream.key", err)
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", js.StoreDir, err), s.close())
 	}
 	return s, nil
 }
 
-func (s *store) open(dir string, log *slog.Logger, fatal func(error)) error {
-	fs := vfs.OS{}
+// nodeKey makes the journal's key of what the configuration says, nil of nothing.
+func nodeKey(secret string) ([]byte, error) {
+	if secret == "" {
+		return nil, nil
+	}
+	return hkdf.Key(sha256.New, []byte(secret), nil, "millrace node key", journal.KeyBytes)
+}
+
+func (s *store) open(js JetStream, log *slog.Logger, fatal func(error)) error {
+	fs, dir := vfs.OS{}, js.StoreDir
 	if err := fs.MkdirAll(dir); err != nil {
 		return err
 	}
-	var err error
+	key, err := nodeKey(js.Key)
+	if err != nil {
+		return fmt.Errorf("key: %w", err)
+	}
+	prevKey, err := nodeKey(js.PrevKey)
+	if err != nil {
+		return fmt.Errorf("prev_key: %w", err)
+	}
 	if s.catalog, err = catalog.Open(filepath.Join(dir, "catalog.db")); err != nil {
 		return err
 	}
 	s.journal, err = journal.Open(journal.Config{
 		FS: fs, Dir: filepath.Join(dir, "journal"), Catalog: s.catalog, Logger: log, OnFatal: fatal,
+		Key: key, PrevKey: prevKey, Keys: s.catalog,
 	})
 	if err != nil {
 		return err
@@ -61,7 +85,7 @@ func (s *store) open(dir string, log *slog.Logger, fatal func(error)) error {
 		journal: s.journal, node: s.catalog.NodeID(), fatal: fatal, starting: map[uint64]chan error{},
 	}
 	s.host, err = raft.Open(raft.Config{
-		Node: s.groups.node, Log: logStore{s.journal}, LogFailed: s.journal.Failed(), Logger: log,
+		Node: s.groups.node, Log: logstore.Store{Log: s.journal}, LogFailed: s.journal.Failed(), Logger: log,
 		Admit: s.journal.Admit, AdmitControl: s.journal.AdmitControl, OnGroupFailure: s.groups.failed,
 	})
 	s.groups.host = s.host
@@ -80,40 +104,6 @@ func (s *store) close() error {
 		errs = append(errs, s.catalog.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// logStore is the journal as the raft host sees it.
-type logStore struct{ *journal.Log }
-
-// Append hands a write of the host to the journal; payloads are not copied.
-func (l logStore) Append(w raft.Write) {
-	out := journal.Write{Group: w.Group, State: (*journal.HardState)(w.State), Done: w.Done}
-	if len(w.Entries) > 0 {
-		out.Entries = make([]journal.Entry, len(w.Entries))
-		for i, e := range w.Entries {
-			out.Entries[i] = journal.Entry(e)
-		}
-	}
-	l.Log.Append(out)
-}
-
-// State returns the last hard state of a group.
-func (l logStore) State(group uint64) (raft.HardState, bool) {
-	s, ok := l.Log.State(group)
-	return raft.HardState(s), ok
-}
-
-// Entries returns entries of [lo, hi).
-func (l logStore) Entries(group, lo, hi, maxBytes uint64) ([]raft.Entry, error) {
-	in, err := l.Log.Entries(group, lo, hi, maxBytes)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]raft.Entry, len(in))
-	for i, e := range in {
-		out[i] = raft.Entry(e)
-	}
-	return out, nil
 }
 
 // groups starts groups of this node alone.
@@ -136,11 +126,11 @@ const (
 
 // Start replays a group's log and returns when the group leads. It gives up when the journal has
 // failed, or has no room left for the writes that this takes.
-func (g *groups) Start(id uint64, apply func(index uint64, data []byte)) (jetstream.Group, error) {
+func (g *groups) Start(id uint64, jm jetstream.Machine) (jetstream.Group, error) {
 	if err := g.journal.AdmitStart(); err != nil && !errors.Is(err, journal.ErrBusy) {
 		return nil, fmt.Errorf("start group %d: %w", id, err)
 	}
-	m := &machine{apply: apply, ready: make(chan struct{})}
+	m, ready := newMachine(jm)
 	failed := make(chan error, 1)
 	g.mu.Lock()
 	g.starting[id] = failed
@@ -150,11 +140,11 @@ func (g *groups) Start(id uint64, apply func(index uint64, data []byte)) (jetstr
 		delete(g.starting, id)
 		g.mu.Unlock()
 	}()
-	group, err := g.host.Start(raft.GroupID(id), []uint64{g.node}, m)
+	group, err := g.host.Start(raft.GroupSpec{ID: raft.GroupID(id), Voters: []uint64{g.node}}, m)
 	if err != nil {
 		return nil, err
 	}
-	if err := g.await(m.ready, failed); err != nil {
+	if err := g.await(ready, failed); err != nil {
 		group.Stop()
 		return nil, fmt.Errorf("start group %d: %w", id, err)
 	}
@@ -201,25 +191,7 @@ func (g *groups) failed(id raft.GroupID, err error) {
 func (g *groups) List() []uint64 { return g.journal.Groups() }
 
 // Remove deletes the log of a stopped group.
-func (g *groups) Remove(id uint64) error { return g.host.Remove(raft.GroupID(id)) }
-
-// machine passes on what a group applies and tells when it leads for the first time.
-type machine struct {
-	apply func(index uint64, data []byte)
-	ready chan struct{}
-	led   bool
-}
-
-// Apply passes a committed entry on.
-func (m *machine) Apply(index uint64, data []byte) { m.apply(index, data) }
-
-// Lead tells about leadership; a group of one voter never loses it.
-func (m *machine) Lead(_ uint64, ready bool) {
-	if ready && !m.led {
-		m.led = true
-		close(m.ready)
-	}
-}
+func (g *groups) Remove(id uint64) error { return g.host.Remove(raft.GroupSpec{ID: raft.GroupID(id)}) }
 
 // bus is the subject space of an account as the engine sees it.
 type bus struct{ *broker.Account }

@@ -1,14 +1,19 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"millrace/appliance/node/logstore"
 	"millrace/raft"
 	"millrace/storage/journal"
 	"millrace/storage/storagetest"
@@ -25,7 +30,7 @@ func openGroups(t *testing.T, mem *vfs.Mem) *groups {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host, err := raft.Open(raft.Config{Node: 1, Log: logStore{log}, LogFailed: log.Failed()})
+	host, err := raft.Open(raft.Config{Node: 1, Log: logstore.Store{Log: log}, LogFailed: log.Failed()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +42,11 @@ func openGroups(t *testing.T, mem *vfs.Mem) *groups {
 	return &groups{host: host, journal: log, node: 1, fatal: func(error) {}, starting: map[uint64]chan error{}}
 }
 
-func ignore(uint64, []byte) {}
+type ignored struct{}
+
+func (ignored) Apply(uint64, []byte) {}
+
+var ignore ignored
 
 func TestGroupsEndWhenTheJournalFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -149,4 +158,60 @@ func TestStartEndsEarly(t *testing.T) {
 			t.Errorf("start returned %v after %s", err, time.Since(begin))
 		}
 	})
+}
+
+// The key of the configuration reaches the disk: what is stored is not readable without it.
+func TestStoreIsEncrypted(t *testing.T) {
+	const secret = "a text that must not be readable"
+	fatal := func(err error) { t.Errorf("store failed: %v", err) }
+	js := JetStream{StoreDir: t.TempDir(), Key: "first"}
+	write := func(index uint64) {
+		t.Helper()
+		s, err := openStore(js, slog.New(slog.DiscardHandler), fatal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := uint64(1); i < index; i++ {
+			if e, err := s.journal.Entries(9, i, i+1, 1); err != nil || string(e[0].Data) != secret {
+				t.Errorf("entry %d is not read back: %v", i, err)
+			}
+		}
+		done := make(chan struct{})
+		s.journal.Append(journal.Write{Group: 9, Entries: []journal.Entry{{Index: index, Term: 1, Data: []byte(secret)}},
+			Done: func() { close(done) }})
+		<-done
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(want string) {
+		t.Helper()
+		s, err := openStore(js, slog.New(slog.DiscardHandler), fatal)
+		if err == nil {
+			t.Errorf("the store was opened: %v", s.close())
+		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), js.StoreDir) {
+			t.Errorf("openStore returned %v, want %q", err, want)
+		}
+	}
+	write(1)
+	files, err := filepath.Glob(filepath.Join(js.StoreDir, "journal", "*.seg"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("segment files: %v, %v", files, err)
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil || bytes.Contains(b, []byte(secret)) {
+			t.Errorf("%s holds the text, or %v", name, err)
+		}
+	}
+	js.Key = ""
+	refused("set jetstream.key")
+	js.Key = "second"
+	refused("jetstream.prev_key")
+	js.PrevKey = "first"
+	write(2)
+	js.PrevKey = ""
+	write(3) // the key was changed
+	js.Key = "first"
+	refused("jetstream.prev_key")
 }

@@ -36,7 +36,7 @@ type applied struct {
 // startCatalog replays the meta group and starts what it lists.
 func startCatalog(e *Engine) (*catalog, error) {
 	c := &catalog{engine: e, machine: meta.New()}
-	group, err := e.cfg.Groups.Start(metaGroup, c.apply)
+	group, err := e.cfg.Groups.Start(metaGroup, applyFunc(c.apply))
 	if err != nil {
 		return nil, err
 	}

@@ -158,10 +158,13 @@ func (s *Stream) unneeded(seqs []uint64) []uint64 {
 
 func (s *Stream) needed(seq uint64, consumers []*consumerEntry) bool {
 	s.mu.RLock()
-	subj, ok := s.machine.SubjectOf(seq)
+	subj, ok, err := s.machine.SubjectOf(seq)
 	s.mu.RUnlock()
+	if err != nil {
+		s.damaged(err)
+	}
 	if !ok {
-		return true // gone: nothing to remove
+		return true // gone, or not known: nothing to remove
 	}
 	for _, c := range consumers {
 		if c.Needs(seq, subj) {
@@ -179,19 +182,35 @@ func (s *Stream) sweep() { s.settled(s.doubtful()) }
 // doubtful returns the messages of an interest or work-queue stream that it may not need any more.
 func (s *Stream) doubtful() []uint64 {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
+	seqs, err := s.doubtfulLocked()
+	s.mu.RUnlock()
+	if err != nil {
+		s.damaged(err)
+	}
+	return seqs
+}
+
+func (s *Stream) doubtfulLocked() ([]uint64, error) {
 	retention := s.machine.Config().Retention
 	all := stream.NewFilter()
 	var seqs []uint64
-	if retention != api.LimitsPolicy && !s.stopped {
-		for seq, ok := s.machine.Next(0, all); ok; seq, ok = s.machine.Next(seq+1, all) {
-			subj, _ := s.machine.SubjectOf(seq)
-			if retention == api.InterestPolicy || s.wantedLocked(subj) {
-				seqs = append(seqs, seq)
-			}
-		}
+	if retention == api.LimitsPolicy || s.stopped {
+		return nil, nil
 	}
-	return seqs
+	for from := uint64(0); ; {
+		seq, ok, err := s.machine.Next(from, all)
+		if err != nil || !ok {
+			return seqs, err
+		}
+		subj, _, err := s.machine.SubjectOf(seq)
+		if err != nil {
+			return seqs, err
+		}
+		if retention == api.InterestPolicy || s.wantedLocked(subj) {
+			seqs = append(seqs, seq)
+		}
+		from = seq + 1
+	}
 }
 
 // retain tells the consumers whether the stream keeps messages for them, after its retention may have
@@ -236,7 +255,7 @@ type consumerLog struct {
 
 func (l *consumerLog) start(groups Groups, c *delivery.Consumer) error {
 	l.replay = c
-	group, err := groups.Start(l.id, l.apply)
+	group, err := groups.Start(l.id, applyFunc(l.apply))
 	if err != nil {
 		return err
 	}

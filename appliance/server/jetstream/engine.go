@@ -4,6 +4,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/storage/index"
 )
 
 // Msg is a message as the bus hands it over. Its slices are borrowed for the call.
@@ -57,14 +59,19 @@ type Config struct {
 	Domain string
 	// MaxStore and MaxMemory are the bytes that streams may hold; 0: no limit.
 	MaxStore, MaxMemory int64
+	// IndexCache is how many bytes of the streams' message indexes are kept at hand; 0: 64 MiB.
+	IndexCache int
 	// Limits bounds what streams and consumers may ask for; Account is filled in per account.
 	Limits api.Limits
 }
+
+const defaultIndexCache = 64 << 20
 
 // Engine serves the streams of one node.
 type Engine struct {
 	cfg      Config
 	catalog  *catalog
+	blocks   *index.Cache // of the streams' message indexes
 	accounts map[string]*account
 	jobs     jobs
 	used     usage
@@ -138,7 +145,7 @@ const maxRequests = 10_000
 
 // Start recovers all streams and consumers and begins to serve.
 func Start(cfg Config) (*Engine, error) {
-	e := &Engine{cfg: cfg, accounts: map[string]*account{}}
+	e := &Engine{cfg: cfg, accounts: map[string]*account{}, blocks: index.NewCache(cmp.Or(cfg.IndexCache, defaultIndexCache))}
 	e.jobs.init()
 	for name, limits := range cfg.Accounts {
 		e.accounts[name] = &account{

@@ -269,37 +269,13 @@ func TestMemoryStreamDropsDeadEntries(t *testing.T) {
 	}
 }
 
-func TestStreamReleasesItsLogBehindACheckpoint(t *testing.T) {
-	s := newServer(t, newDisk())
-	s.call("STREAM.CREATE.S", streamConfig("S", func(c *api.StreamConfig) { c.MaxMsgs = 2 }), nil)
-	const messages = 100
-	for i := range messages {
-		s.bus.Publish("S.a", "", header(stream.HeaderMsgID, fmt.Sprint(i)), make([]byte, 1<<20))
-	}
-	st, _ := s.engine.accounts["A"].stream("S")
-	if first := s.disk.first[st.id]; first < messages/2 {
-		t.Fatalf("%d messages, 2 of them live; the log begins at entry %d", messages, first)
-	}
-	s = s.restart()
-	defer s.engine.Close()
-	state := s.call("STREAM.INFO.S", nil, nil)["state"].(map[string]any)
-	if state["messages"] != 2.0 || state["last_seq"] != float64(messages) {
-		t.Errorf("after the restart: %v", state)
-	}
-	acks := s.subscribe("ack")
-	s.bus.Publish("S.a", "ack", header(stream.HeaderMsgID, "5"), nil)
-	if got := acks.take(); !slices.Equal(got, []string{`{"stream":"S","seq":6,"duplicate":true}`}) {
-		t.Errorf("duplicate of a released message: %q", got)
-	}
-}
-
 func TestStreamReportsUnreadableMessage(t *testing.T) {
 	s := newServer(t, newDisk())
 	defer s.engine.Close()
 	s.call("STREAM.CREATE.S", streamConfig("S", func(c *api.StreamConfig) { c.AllowDirect = true }), nil)
 	s.bus.Publish("S.a", "", nil, []byte("payload"))
 	st, _ := s.engine.accounts["A"].stream("S")
-	place, _ := st.machine.Place(1)
+	place, _, _ := st.machine.Place(1)
 	log := s.disk.logs[st.id]
 	log[place.Index-1][int(place.Off+place.Len)-1] ^= 1
 	response := s.call("STREAM.MSG.GET.S", api.MsgGetRequest{Seq: 1}, api.ErrStreamGeneralF(""))

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/delivery"
+	"millrace/appliance/server/jetstream/stream"
 	"millrace/appliance/server/subject"
 )
 
@@ -22,33 +24,148 @@ type disk struct {
 	logs   map[uint64][][]byte // by group; index 1 first
 	first  map[uint64]uint64   // lowest index that was not released
 	groups map[uint64]*diskGroup
-	hold   bool  // proposals wait for commit
-	refuse error // proposals are refused
+	states map[uint64]stored            // snapshots
+	blobs  map[uint64]map[uint64][]byte // objects
+	hold   bool                         // proposals wait for commit
+	refuse error                        // proposals are refused
+}
+
+// stored is a snapshot of a group's machine.
+type stored struct {
+	index uint64
+	state []byte
 }
 
 type diskGroup struct {
 	disk    *disk
 	id      uint64
-	apply   func(uint64, []byte)
+	machine Machine
 	pending [][]byte
 	busy    bool // someone commits; apply is called by one goroutine at a time
 	stopped bool
+	asked   int // calls of Snapshot
 }
 
 func newDisk() *disk {
-	return &disk{logs: map[uint64][][]byte{}, first: map[uint64]uint64{}, groups: map[uint64]*diskGroup{}}
+	return &disk{
+		logs: map[uint64][][]byte{}, first: map[uint64]uint64{}, groups: map[uint64]*diskGroup{},
+		states: map[uint64]stored{}, blobs: map[uint64]map[uint64][]byte{},
+	}
 }
 
-func (d *disk) Start(id uint64, apply func(uint64, []byte)) (Group, error) {
+func (d *disk) Start(id uint64, m Machine) (Group, error) {
 	d.mu.Lock()
-	g := &diskGroup{disk: d, id: id, apply: apply}
+	g := &diskGroup{disk: d, id: id, machine: m}
 	d.groups[id] = g
 	log, first := slices.Clone(d.logs[id]), max(1, d.first[id])
+	snapshot, ok := d.states[id]
 	d.mu.Unlock()
+	if ok {
+		if err := m.(Snapshotter).Restore(snapshot.index, bytes.NewReader(snapshot.state)); err != nil {
+			return nil, err
+		}
+		first = snapshot.index + 1
+	}
 	for i := first - 1; i < uint64(len(log)); i++ {
-		apply(i+1, log[i])
+		m.Apply(i+1, log[i])
 	}
 	return g, nil
+}
+
+// snapshot stores the state of a group's machine, as the raft host does when a log has grown.
+func (d *disk) snapshot(t *testing.T, id uint64) {
+	t.Helper()
+	d.mu.Lock()
+	g, index := d.groups[id], uint64(len(d.logs[id]))
+	d.mu.Unlock()
+	state, err := g.machine.(Snapshotter).Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := state.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range state.Objects() {
+		if _, err := d.Object(id, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.mu.Lock()
+	d.states[id] = stored{index, b.Bytes()}
+	d.mu.Unlock()
+	state.Release()
+}
+
+// forget drops the entries before a group's snapshot, but for what its machine needs of them.
+func (d *disk) forget(t *testing.T, id uint64) {
+	t.Helper()
+	d.mu.Lock()
+	m, upTo := d.groups[id].machine.(Snapshotter), d.states[id].index
+	d.mu.Unlock()
+	kept := map[uint64][]stream.Range{}
+	err := m.Live(1, upTo+1, func(index uint64, parts []stream.Range) bool {
+		kept[index] = slices.Clone(parts)
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.logs[id][:upTo] {
+		entry := make([]byte, len(d.logs[id][i]))
+		for _, p := range kept[uint64(i+1)] {
+			copy(entry[p.Off:p.Off+p.Len], d.logs[id][i][p.Off:])
+		}
+		d.logs[id][i] = entry
+	}
+}
+
+// Stat returns the size of an entry. All are of one term.
+func (d *disk) Stat(group, index uint64) (term uint64, size uint32, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	log := d.logs[group]
+	if index == 0 || index > uint64(len(log)) {
+		return 0, 0, fmt.Errorf("no entry %d of group %d", index, group)
+	}
+	return 1, uint32(len(log[index-1])), nil
+}
+
+func (d *disk) PutObject(group, key uint64, data []byte, done func()) {
+	d.mu.Lock()
+	if d.blobs[group] == nil {
+		d.blobs[group] = map[uint64][]byte{}
+	}
+	d.blobs[group][key] = data
+	d.mu.Unlock()
+	if done != nil {
+		done()
+	}
+}
+
+func (d *disk) Object(group, key uint64) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b := d.blobs[group][key]; b != nil {
+		return b, nil
+	}
+	return nil, fmt.Errorf("no object %d of group %d", key, group)
+}
+
+func (d *disk) ObjectKeys(group uint64) []uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Sorted(maps.Keys(d.blobs[group]))
+}
+
+func (d *disk) DeleteObjects(group uint64, keys ...uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, key := range keys {
+		delete(d.blobs[group], key)
+	}
 }
 
 func (d *disk) List() []uint64 {
@@ -62,6 +179,8 @@ func (d *disk) Remove(id uint64) error {
 	defer d.mu.Unlock()
 	delete(d.logs, id)
 	delete(d.groups, id)
+	delete(d.states, id)
+	delete(d.blobs, id)
 	return nil
 }
 
@@ -101,9 +220,12 @@ func (g *diskGroup) commit() {
 		g.disk.logs[g.id] = append(g.disk.logs[g.id], slices.Clone(entry))
 		index := uint64(len(g.disk.logs[g.id]))
 		g.disk.mu.Unlock()
-		g.apply(index, entry)
+		g.machine.Apply(index, entry)
 	}
 }
+
+// Snapshot counts what was asked for.
+func (g *diskGroup) Snapshot() { g.asked++ }
 
 func (g *diskGroup) Stop() {
 	g.disk.mu.Lock()

@@ -54,9 +54,9 @@ func (l *Local) Last(name, subj string) (stream.Message, error) {
 	if err != nil {
 		return stream.Message{}, err
 	}
-	seq, ok := s.find(&api.MsgGetRequest{LastFor: subj})
-	if !ok {
-		return stream.Message{}, ErrNotStored
+	seq, findErr := s.find(&api.MsgGetRequest{LastFor: subj})
+	if findErr != nil {
+		return stream.Message{}, findErr
 	}
 	m, _, loadErr := s.load(seq, nil)
 	return m, loadErr

@@ -34,6 +34,9 @@ func (g *memoryGroup) Propose(entry []byte) error {
 // ProposeControl is Propose: memory is never full.
 func (g *memoryGroup) ProposeControl(entry []byte) error { return g.Propose(entry) }
 
+// Snapshot does nothing: what is not needed is dropped at once.
+func (g *memoryGroup) Snapshot() {}
+
 // Stop drops everything.
 func (g *memoryGroup) Stop() {
 	g.mu.Lock()
@@ -55,9 +58,6 @@ func (g *memoryGroup) ReadAt(_, index uint64, off int, p []byte) error {
 
 // Place says that the entry is in memory.
 func (g *memoryGroup) Place(_, index uint64) string { return fmt.Sprintf("memory:%d", index) }
-
-// Release is for logs that are replayed; a memory stream is not.
-func (g *memoryGroup) Release(_, _ uint64) {}
 
 // release drops the entries that hold no live message any more.
 func (g *memoryGroup) release(dead []uint64) {

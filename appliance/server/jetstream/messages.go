@@ -15,24 +15,39 @@ import (
 	"millrace/appliance/server/wire"
 )
 
-// find returns the sequence that a get request means, or ErrNotStored.
-func (s *Stream) find(g *api.MsgGetRequest) (uint64, bool) {
+// find returns the sequence that a get request means, ErrNotStored if there is none.
+func (s *Stream) find(g *api.MsgGetRequest) (uint64, error) {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
+	seq, ok, err := s.findLocked(g)
+	s.mu.RUnlock()
+	switch {
+	case err != nil:
+		return 0, s.damaged(err)
+	case !ok:
+		return 0, ErrNotStored
+	}
+	return seq, nil
+}
+
+func (s *Stream) findLocked(g *api.MsgGetRequest) (seq uint64, ok bool, err error) {
 	from := g.Seq
 	if g.StartTime != nil {
-		from = s.machine.TimeToSeq(*g.StartTime)
+		if from, err = s.machine.TimeToSeq(*g.StartTime); err != nil {
+			return 0, false, err
+		}
 	}
 	switch {
 	case g.LastFor != "" && subject.IsLiteral(g.LastFor):
-		return s.machine.LastOf(g.LastFor)
+		seq, ok = s.machine.LastOf(g.LastFor)
+		return seq, ok, nil
 	case g.LastFor != "":
-		return s.machine.LastMatching(g.LastFor)
+		seq, ok = s.machine.LastMatching(g.LastFor)
+		return seq, ok, nil
 	case g.NextFor != "":
 		return s.machine.Next(from, stream.NewFilter(g.NextFor))
 	default:
-		_, ok := s.machine.Place(from)
-		return from, ok
+		_, ok, err = s.machine.Place(from)
+		return from, ok, err
 	}
 }
 
@@ -51,11 +66,11 @@ func (r *request) msgGet() (any, *api.Error) {
 	if err := g.Check(); err != nil {
 		return nil, err
 	}
-	seq, ok := s.find(&g)
-	if !ok {
-		return nil, api.ErrNoMessageFound
+	seq, loadErr := s.find(&g)
+	var m stream.Message
+	if loadErr == nil {
+		m, _, loadErr = s.load(seq, nil)
 	}
-	m, _, loadErr := s.load(seq, nil)
 	switch {
 	case errors.Is(loadErr, ErrNotStored):
 		return nil, api.ErrNoMessageFound
@@ -85,9 +100,11 @@ func (r *request) msgDelete() (any, *api.Error) {
 	s.mu.RLock()
 	cfg := s.machine.Config()
 	first, last := s.machine.Bounds()
-	_, stored := s.machine.Place(d.Seq)
+	_, stored, lost := s.machine.Place(d.Seq)
 	s.mu.RUnlock()
 	switch {
+	case lost != nil:
+		return nil, api.ErrStreamGeneralF(s.damaged(lost).Error())
 	case cfg.Sealed:
 		return nil, api.ErrStreamSealed
 	case cfg.DenyDelete:
@@ -154,12 +171,11 @@ func (r *request) directGet() {
 		r.directBatch(s, &g)
 		return
 	}
-	seq, ok := s.find(&g)
-	if !ok {
-		r.status("404 Message Not Found")
-		return
+	seq, err := s.find(&g)
+	var m stream.Message
+	if err == nil {
+		m, _, err = s.load(seq, nil)
 	}
-	m, _, err := s.load(seq, nil)
 	switch {
 	case errors.Is(err, ErrNotStored):
 		r.status("404 Message Not Found")
@@ -172,23 +188,14 @@ func (r *request) directGet() {
 
 // directBatch sends several messages and ends with 204 EOB (ADR-31).
 func (r *request) directBatch(s *Stream, g *api.MsgGetRequest) {
-	f := stream.NewFilter(g.NextFor)
-	from := g.Seq
 	s.mu.RLock()
-	if g.StartTime != nil {
-		from = s.machine.TimeToSeq(*g.StartTime)
-	}
-	seqs := make([]uint64, 0, 16)
-	pending := s.machine.Pending(from, f)
-	for at := from; len(seqs) < g.Batch; {
-		seq, ok := s.machine.Next(at, f)
-		if !ok {
-			break
-		}
-		seqs = append(seqs, seq)
-		at = seq + 1
-	}
+	seqs, pending, err := s.batchLocked(g)
 	s.mu.RUnlock()
+	if err != nil {
+		s.damaged(err)
+		r.status("500 Unreadable Message")
+		return
+	}
 	if len(seqs) == 0 && g.Batch > 0 {
 		r.status("404 Message Not Found")
 		return
@@ -198,22 +205,44 @@ func (r *request) directBatch(s *Stream, g *api.MsgGetRequest) {
 	}
 }
 
+// batchLocked returns the messages that a batched request means, and how many there are from the
+// first on.
+func (s *Stream) batchLocked(g *api.MsgGetRequest) (seqs []uint64, pending uint64, err error) {
+	f := stream.NewFilter(g.NextFor)
+	from := g.Seq
+	if g.StartTime != nil {
+		if from, err = s.machine.TimeToSeq(*g.StartTime); err != nil {
+			return nil, 0, err
+		}
+	}
+	if pending, err = s.machine.Pending(from, f); err != nil {
+		return nil, 0, err
+	}
+	seqs = make([]uint64, 0, 16)
+	for at := from; len(seqs) < g.Batch; {
+		seq, ok, err := s.machine.Next(at, f)
+		if err != nil {
+			return nil, 0, err
+		}
+		if !ok {
+			break
+		}
+		seqs = append(seqs, seq)
+		at = seq + 1
+	}
+	return seqs, pending, nil
+}
+
 // directMulti sends the last message of every subject of a list and ends with 204 EOB (ADR-31).
 func (r *request) directMulti(s *Stream, g *api.MsgGetRequest) {
 	s.mu.RLock()
-	first, upTo := s.machine.Bounds()
-	if g.UpToSeq > 0 {
-		upTo = min(upTo, g.UpToSeq)
-	}
-	if g.UpToTime != nil {
-		upTo = s.machine.TimeToSeq(*g.UpToTime) - 1
-	}
-	var seqs []uint64
-	if upTo >= first {
-		seqs = s.machine.LastPerSubject(stream.NewFilter(g.MultiLastFor...), upTo)
-	}
+	seqs, upTo, err := s.lastsLocked(g)
 	s.mu.RUnlock()
 	switch {
+	case err != nil:
+		s.damaged(err)
+		r.status("500 Unreadable Message")
+		return
 	case len(seqs) == 0:
 		r.status("404 No Results")
 		return
@@ -230,6 +259,24 @@ func (r *request) directMulti(s *Stream, g *api.MsgGetRequest) {
 	if last, ok := r.sendBatch(s, g, seqs, &pending, false); ok {
 		r.endOfBatch(pending, last, fmt.Sprintf("Nats-UpTo-Sequence: %d\r\n", upTo))
 	}
+}
+
+// lastsLocked returns the last messages that a request means, and up to which one they are the last.
+func (s *Stream) lastsLocked(g *api.MsgGetRequest) (seqs []uint64, upTo uint64, err error) {
+	first, upTo := s.machine.Bounds()
+	if g.UpToSeq > 0 {
+		upTo = min(upTo, g.UpToSeq)
+	}
+	if g.UpToTime != nil {
+		if upTo, err = s.machine.TimeToSeq(*g.UpToTime); err != nil {
+			return nil, 0, err
+		}
+		upTo--
+	}
+	if upTo >= first {
+		seqs, err = s.machine.LastPerSubject(stream.NewFilter(g.MultiLastFor...), upTo)
+	}
+	return seqs, upTo, err
 }
 
 // sendBatch sends messages until the bytes of the request are used up, counts them off pending and

@@ -1,52 +1,11 @@
 package jetstream
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/stream"
-)
-
-// Group is one replicated log. What is proposed comes back through the apply function that the
-// group was started with, in the order of the proposals, once a quorum has it on disk.
-type Group interface {
-	// Propose takes ownership of entry. It does not wait for I/O. It refuses when the group does
-	// not lead or has too much in flight.
-	Propose(entry []byte) error
-	// ProposeControl is Propose for entries that give space back or keep things going: a full disk
-	// has room for them when it has none for Propose.
-	ProposeControl(entry []byte) error
-	// Stop ends the group; apply is not called any more when it returns.
-	Stop()
-}
-
-// Groups starts and removes the groups of this node.
-type Groups interface {
-	// Start replays the group's log through apply and returns when the group leads. apply borrows
-	// data for the call and is called by one goroutine at a time.
-	Start(id uint64, apply func(index uint64, data []byte)) (Group, error)
-	// List returns the groups that have a log.
-	List() []uint64
-	// Remove deletes the log of a stopped group, durably.
-	Remove(id uint64) error
-}
-
-// Log reads back what groups have stored.
-type Log interface {
-	// ReadAt fills p from byte off of the entry at index. The bytes are not checked.
-	ReadAt(group, index uint64, off int, p []byte) error
-	// Release tells that entries up to upTo are not needed any more, not even for a replay.
-	Release(group, upTo uint64)
-	// Place names the file and offset of an entry, for messages to people.
-	Place(group, index uint64) string
-}
-
-// Errors of proposals.
-var (
-	// ErrStopped is returned when a stream or consumer is stopped or deleted.
-	ErrStopped = errors.New("jetstream: stopped")
 )
 
 // ack is a publish that waits for its batch to commit.
@@ -73,13 +32,12 @@ func (a *acks) add(reply []byte, v stream.Verdict) {
 
 // proposal is something on its way through a stream's group, in order.
 type proposal struct {
-	entry      []byte // nil for a batch of messages until it is taken
-	messages   bool
-	acks       acks                                    // of a batch of messages
-	done       func(fx stream.Effects, err *api.Error) // of anything else; may be nil
-	checkpoint bool
-	ahead      uint64 // a purge that may move the stream's sequences on: they go on here
-	before     uint64 // the last sequence given out before it
+	entry    []byte // nil for a batch of messages until it is taken
+	messages bool
+	acks     acks                                    // of a batch of messages
+	done     func(fx stream.Effects, err *api.Error) // of anything else; may be nil
+	ahead    uint64                                  // a purge that may move the stream's sequences on: they go on here
+	before   uint64                                  // the last sequence given out before it
 }
 
 // maxOpenBytes is the size at which an open batch is proposed although others are in flight.
@@ -100,15 +58,6 @@ func (s *Stream) readyLocked() bool {
 func (s *Stream) nextLocked() *proposal {
 	if s.failed != nil || s.stopped {
 		return nil
-	}
-	if s.checkpointDue {
-		if len(s.inflight) > 0 {
-			return nil // it must describe what is before it
-		}
-		s.checkpointDue = false
-		if entry, ok := s.machine.Checkpoint(s.now()); ok {
-			return &proposal{entry: entry, checkpoint: true}
-		}
 	}
 	if n, _ := s.admission.Open(); n > 0 && (len(s.queue) > 0 || s.readyLocked()) {
 		p := &proposal{messages: true, acks: s.open, entry: s.admission.Take()}
@@ -170,7 +119,6 @@ func (s *Stream) pump() {
 	for p := s.nextLocked(); p != nil; p = s.nextLocked() {
 		entry := p.entry
 		p.entry = nil
-		s.logged += len(entry)
 		s.inflight = append(s.inflight, p)
 		s.mu.Unlock()
 		propose := s.group.ProposeControl
@@ -274,6 +222,10 @@ func (s *Stream) remove(seqs ...uint64) {
 	s.pump()
 }
 
+// snapshotAfter is how many bytes an entry, or several, have to remove for the log to be cut soon. Where
+// messages go as new ones come, the log grows by as much, and the group cuts it by itself.
+const snapshotAfter = 16 << 20
+
 // apply takes a committed entry; the group calls it.
 func (s *Stream) apply(index uint64, entry []byte) {
 	s.mu.Lock()
@@ -285,14 +237,13 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	fx, err := s.machine.Apply(index, entry)
 	if _, after := s.machine.Usage(); after != before {
 		if after < before {
-			s.freed += int(before - after)
+			s.freed += before - after
 		}
 		s.account.book(s.storage, int64(after)-int64(before))
 	}
 	if err != nil {
-		s.failed = fmt.Errorf("apply entry %d of stream %q (%s): %w",
-			index, s.name, s.account.engine.cfg.Log.Place(s.id, index), err)
-		s.log.Error("stream stopped", "error", s.failed)
+		s.failLocked(fmt.Errorf("apply entry %d of stream %q (%s): %w",
+			index, s.name, s.account.engine.cfg.Log.Place(s.id, index), err))
 	}
 	var p *proposal
 	if len(s.inflight) > 0 {
@@ -305,13 +256,19 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	}
 	live := s.admission != nil
 	if live {
-		s.compactLocked(index, p)
 		if s.refusing {
 			s.refusing = false
 			s.log.Info("stream stores again", "stream", s.name, "account", s.account.name)
 		}
 	}
+	due := live && s.freed >= snapshotAfter
+	if due {
+		s.freed = 0
+	}
 	s.mu.Unlock()
+	if due {
+		s.group.Snapshot()
+	}
 	if m, ok := s.store.(*memoryGroup); ok {
 		m.release(fx.Dead)
 	}
@@ -336,30 +293,6 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	s.notify(fx)
 	if p != nil && p.messages {
 		s.recycle(p.acks)
-	}
-}
-
-// checkpointEvery is how many bytes of log and of removals may follow a checkpoint before the next one.
-const checkpointEvery = 16 << 20
-
-// compactLocked asks for a checkpoint when the log has grown and its head is not needed any more, and
-// releases that head once the checkpoint p is applied at index.
-func (s *Stream) compactLocked(index uint64, p *proposal) {
-	if s.storage == api.MemoryStorage {
-		return
-	}
-	needed, ok := s.machine.Needed(s.now())
-	if !ok || needed > index {
-		needed = index
-	}
-	if p != nil && p.checkpoint {
-		s.released = needed - 1
-		s.store.Release(s.id, s.released)
-		return
-	}
-	if s.logged+s.freed >= checkpointEvery {
-		s.logged, s.freed = 0, 0
-		s.checkpointDue = needed-1 > s.released
 	}
 }
 

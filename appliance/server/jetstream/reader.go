@@ -15,8 +15,11 @@ var ErrNotStored = errors.New("jetstream: message not stored")
 // load reads one message into buf, growing it, and returns it; its slices alias the buffer.
 func (s *Stream) load(seq uint64, buf []byte) (stream.Message, []byte, error) {
 	s.mu.RLock()
-	place, ok := s.machine.Place(seq)
+	place, ok, err := s.machine.Place(seq)
 	s.mu.RUnlock()
+	if err != nil {
+		return stream.Message{}, buf, s.damaged(err)
+	}
 	if !ok {
 		return stream.Message{}, buf, ErrNotStored
 	}
@@ -35,8 +38,11 @@ func (s *Stream) load(seq uint64, buf []byte) (stream.Message, []byte, error) {
 // is not an error of the disk.
 func (s *Stream) readError(seq uint64, p stream.Place, err error) error {
 	s.mu.RLock()
-	_, stored := s.machine.Place(seq)
+	_, stored, lost := s.machine.Place(seq)
 	s.mu.RUnlock()
+	if lost != nil {
+		return s.damaged(lost)
+	}
 	if !stored {
 		return ErrNotStored
 	}
@@ -46,10 +52,29 @@ func (s *Stream) readError(seq uint64, p stream.Place, err error) error {
 	return err
 }
 
+// damaged takes the stream offline because its index cannot be read: whatever it answered would be
+// wrong. It returns an error that names the stream. No lock is held.
+func (s *Stream) damaged(err error) error {
+	err = fmt.Errorf("read the index of stream %q: %w", s.name, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failLocked(err)
+	return err
+}
+
+// failLocked takes the stream offline: it takes and removes nothing more.
+func (s *Stream) failLocked(err error) {
+	if s.failed == nil {
+		s.failed = err
+		s.log.Error("stream stopped", "account", s.account.name, "error", err)
+	}
+}
+
 // readAhead is how much a reader that goes through a stream in order reads at once, in bytes.
 const readAhead = 64 << 10
 
-// reader reads a stream for one consumer. It is not safe for concurrent use but for Bounds.
+// reader reads a stream for one consumer. It is not safe for concurrent use but for Bounds. When the index
+// cannot be read it takes the stream offline, see [Stream.damaged], and finds nothing.
 type reader struct {
 	s       *Stream
 	filters []string
@@ -87,29 +112,45 @@ func (r *reader) Bounds() (first, last uint64) {
 // Next returns the first message at or after from that one of filters matches.
 func (r *reader) Next(from uint64, filters []string) (uint64, bool) {
 	r.s.mu.RLock()
-	defer r.s.mu.RUnlock()
-	return r.s.machine.Next(from, r.compiled(filters))
+	seq, ok, err := r.s.machine.Next(from, r.compiled(filters))
+	r.s.mu.RUnlock()
+	if err != nil {
+		r.s.damaged(err)
+	}
+	return seq, ok
 }
 
 // Pending returns the number of messages at or after from that one of filters matches.
 func (r *reader) Pending(from uint64, filters []string) uint64 {
 	r.s.mu.RLock()
-	defer r.s.mu.RUnlock()
-	return r.s.machine.Pending(from, r.compiled(filters))
+	n, err := r.s.machine.Pending(from, r.compiled(filters))
+	r.s.mu.RUnlock()
+	if err != nil {
+		r.s.damaged(err)
+	}
+	return n
 }
 
 // LastPerSubject returns the newest message at or before upTo of each subject, ascending.
 func (r *reader) LastPerSubject(filters []string, upTo uint64) []uint64 {
 	r.s.mu.RLock()
-	defer r.s.mu.RUnlock()
-	return r.s.machine.LastPerSubject(r.compiled(filters), upTo)
+	seqs, err := r.s.machine.LastPerSubject(r.compiled(filters), upTo)
+	r.s.mu.RUnlock()
+	if err != nil {
+		r.s.damaged(err)
+	}
+	return seqs
 }
 
 // TimeToSeq returns the first message stored at or after t, or the sequence after the last.
 func (r *reader) TimeToSeq(t time.Time) uint64 {
 	r.s.mu.RLock()
-	defer r.s.mu.RUnlock()
-	return r.s.machine.TimeToSeq(t)
+	seq, err := r.s.machine.TimeToSeq(t)
+	r.s.mu.RUnlock()
+	if err != nil {
+		r.s.damaged(err)
+	}
+	return seq
 }
 
 // load returns message seq. Reading in order costs one read of the journal for many messages. The
@@ -121,11 +162,14 @@ func (r *reader) load(seq uint64) (stream.Message, error) {
 	}
 	r.next = seq + 1
 	r.s.mu.RLock()
-	place, ok := r.s.machine.Place(seq)
+	place, ok, err := r.s.machine.Place(seq)
 	if ok && !r.holds(place) && limit > 0 {
-		place, ok = r.s.machine.Run(seq, limit)
+		place, ok, err = r.s.machine.Run(seq, limit)
 	}
 	r.s.mu.RUnlock()
+	if err != nil {
+		return stream.Message{}, r.s.damaged(err)
+	}
 	if !ok {
 		return stream.Message{}, ErrNotStored
 	}

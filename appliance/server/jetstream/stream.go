@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ type Stream struct {
 	storage api.Storage
 	created time.Time
 	group   Group
-	store   Log
+	store   Entries
 	log     *slog.Logger
 	ackHead []byte // of every PubAck, up to the sequence
 
@@ -33,34 +34,36 @@ type Stream struct {
 	creating sync.Mutex // held over the creation or update of a consumer
 
 	// mu guards what follows. It is never held over a call to the group, the bus or a consumer.
-	mu            sync.RWMutex
-	machine       *stream.Machine
-	admission     *stream.Admission // nil while the log is replayed
-	open          acks              // of the open batch
-	spare         []acks
-	inflight      []*proposal // given to the group; oldest first
-	queue         []*proposal // not yet given to the group
-	removals      stream.Remove
-	removing      bool
-	pumping       bool
-	stopped       bool
-	logged        int    // bytes given to the group since the last look at what may be released
-	freed         int    // bytes removed since then
-	refusing      bool   // the group refused the last entry
-	released      uint64 // entries up to this index are released
-	checkpointDue bool
-	failed        error // the log holds what cannot be applied
-	consumers     map[string]*consumerEntry
-	subscribed    map[string]func() // ends the subscription to a subject
-	expiry        *time.Timer
-	transform     *api.Transform // nil: subjects stay as they are
+	mu         sync.RWMutex
+	machine    *stream.Machine
+	admission  *stream.Admission // nil while the log is replayed
+	open       acks              // of the open batch
+	spare      []acks
+	inflight   []*proposal // given to the group; oldest first
+	queue      []*proposal // not yet given to the group
+	removals   stream.Remove
+	removing   bool
+	pumping    bool
+	stopped    bool
+	freed      uint64 // bytes removed since a snapshot was asked for
+	refusing   bool   // the group refused the last entry
+	failed     error  // the log holds what cannot be applied
+	consumers  map[string]*consumerEntry
+	subscribed map[string]func() // ends the subscription to a subject
+	expiry     *time.Timer
+	transform  *api.Transform // nil: subjects stay as they are
 }
 
 func newStream(a *account, ms meta.Stream) *Stream {
 	s := &Stream{
 		id: ms.Group, name: ms.Name, account: a, created: ms.Created, storage: ms.Config.Storage,
-		burst: a.bus.Burst(), log: a.engine.cfg.Logger, machine: stream.New(), consumers: map[string]*consumerEntry{},
+		burst: a.bus.Burst(), log: a.engine.cfg.Logger, consumers: map[string]*consumerEntry{},
 	}
+	storage := stream.Storage{Cache: a.engine.blocks}
+	if s.storage != api.MemoryStorage {
+		storage = s.indexStorage()
+	}
+	s.machine = stream.NewOn(storage)
 	quoted, _ := json.Marshal(ms.Name)
 	s.ackHead = append(append([]byte(`{"stream":`), quoted...), `,"seq":`...)
 	return s
@@ -74,7 +77,7 @@ func (s *Stream) start(config api.StreamConfig) error {
 		s.group, s.store = m, m
 	} else {
 		s.store = s.account.engine.cfg.Log
-		if s.group, err = s.account.engine.cfg.Groups.Start(s.id, s.apply); err != nil {
+		if s.group, err = s.account.engine.cfg.Groups.Start(s.id, streamMachine{s}); err != nil {
 			return err
 		}
 	}
@@ -84,7 +87,6 @@ func (s *Stream) start(config api.StreamConfig) error {
 		return err
 	}
 	s.admission = stream.NewAdmission(s.machine, s.wantedLocked)
-	s.logged = checkpointEvery // nobody knows how much of the log is dead
 	fresh := s.machine.Config().Name == ""
 	s.mu.Unlock()
 	if fresh {
@@ -285,7 +287,10 @@ func (s *Stream) schedule() {
 	if age <= 0 || s.expiry != nil || s.stopped {
 		return
 	}
-	oldest, ok := s.machine.Oldest()
+	oldest, ok, err := s.machine.Oldest()
+	if err != nil {
+		s.failLocked(fmt.Errorf("read the index of stream %q: %w", s.name, err))
+	}
 	if !ok {
 		return
 	}
@@ -300,10 +305,15 @@ func (s *Stream) expire() {
 	now := s.now()
 	age := s.machine.Config().MaxAge
 	var upto uint64
+	var err error
 	if age > 0 && !s.stopped {
-		upto = s.machine.OlderThan(now.Add(-age))
+		upto, err = s.machine.OlderThan(now.Add(-age))
 	}
 	s.mu.Unlock()
+	if err != nil {
+		s.damaged(err)
+		return
+	}
 	if upto > 0 {
 		s.propose(stream.EncodeRemove(now, stream.Remove{Upto: upto}), func(stream.Effects, *api.Error) { s.schedule() })
 		return
@@ -364,6 +374,7 @@ func (s *Stream) close() {
 		s.group.Stop()
 	}
 	s.mu.Lock()
+	s.machine.Close()
 	waiting := append(s.inflight, s.queue...)
 	s.inflight, s.queue = nil, nil
 	s.mu.Unlock()

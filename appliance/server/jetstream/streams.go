@@ -11,15 +11,21 @@ import (
 	"millrace/appliance/server/subject"
 )
 
-// info describes the stream. Deleted sequences are listed if details is set.
+// info describes the stream. Deleted sequences are listed if details is set. What an index that cannot be
+// read would tell is missing.
 func (s *Stream) info(details bool) *api.StreamInfo {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
 	info := &api.StreamInfo{
-		Config: s.machine.Config(), Created: s.created, State: s.machine.State(details),
+		Config: s.machine.Config(), Created: s.created,
 		Domain: s.account.engine.cfg.Domain, TimeStamp: time.Now().UTC(),
 	}
+	var err error
+	info.State, err = s.machine.State(details)
 	info.State.Consumers = len(s.consumers)
+	s.mu.RUnlock()
+	if err != nil {
+		s.damaged(err)
+	}
 	return info
 }
 

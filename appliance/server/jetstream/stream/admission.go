@@ -184,18 +184,14 @@ func (a *Admission) limits(subj []byte, size uint64) *api.Error {
 		return nil
 	}
 	if n := cfg.MaxMsgsPer; n > 0 && cfg.DiscardNewPer {
-		var have uint64
-		if st := a.m.subjects.get(string(subj)); st != nil {
-			have = st.count
-		}
-		if have+a.flight(subj).count >= uint64(n) {
+		if _, have, _, _ := a.m.ix.Find(subj); have+a.flight(subj).count >= uint64(n) {
 			return api.ErrStreamStoreFailedF("maximum messages per subject exceeded")
 		}
 	}
-	if n := cfg.MaxMsgs; n > 0 && a.m.count+a.messages >= uint64(n) {
+	if n := cfg.MaxMsgs; n > 0 && a.m.ix.Count()+a.messages >= uint64(n) {
 		// A full subject makes room for its own newest message.
-		st := a.m.subjects.get(string(subj))
-		if cfg.MaxMsgsPer <= 0 || cfg.DiscardNewPer || st == nil || st.count < uint64(cfg.MaxMsgsPer) {
+		_, have, _, _ := a.m.ix.Find(subj)
+		if cfg.MaxMsgsPer <= 0 || cfg.DiscardNewPer || have < uint64(cfg.MaxMsgsPer) {
 			return api.ErrStreamStoreFailedF("maximum messages exceeded")
 		}
 	}

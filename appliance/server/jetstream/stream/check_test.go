@@ -1,55 +1,35 @@
 package stream
 
-import (
-	"fmt"
-)
+import "fmt"
 
-// check returns the first invariant of [Machine] that does not hold.
+// check returns the first invariant of [Machine] that does not hold. Those of the index are checked there.
 func (m *Machine) check() error {
 	var count, bytes uint64
-	per := map[uint32]*subjectState{}
-	for seq := m.first; seq <= m.last; seq++ {
-		r := m.refs.get(seq)
-		if !r.live() {
-			if seq == m.first && m.count > 0 {
-				return fmt.Errorf("first %d is not live", seq)
-			}
-			continue
+	names := map[string]bool{}
+	for seq := m.first; seq <= m.last; {
+		x, ok, err := m.ix.Next(seq)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if count == 0 && x.Seq != m.first {
+			return fmt.Errorf("first is %d, not %d", m.first, x.Seq)
 		}
 		count++
-		st := per[r.subj]
-		if st == nil {
-			st = &subjectState{first: seq}
-			per[r.subj] = st
-		}
-		st.count++
-		st.last = seq
-		bytes += m.accounted(r.size, 0)
+		bytes += accounted(m.cfg.Storage, int(x.Len)-recordHeader, x.Headers)
+		names[m.ix.Name(x.Subject)] = true
+		seq = x.Seq + 1
 	}
-	if m.count == 0 && m.first != m.last+1 {
+	if count == 0 && m.first != m.last+1 {
 		return fmt.Errorf("empty, but first is %d and last %d", m.first, m.last)
 	}
-	if count != m.count || bytes != m.bytes {
-		return fmt.Errorf("counted %d messages of %d bytes, not %d of %d", count, bytes, m.count, m.bytes)
+	if count != m.ix.Count() || bytes != m.bytes {
+		return fmt.Errorf("counted %d messages of %d bytes, not %d of %d", count, bytes, m.ix.Count(), m.bytes)
 	}
-	if len(per) != len(m.subjects.ids) || len(per) != m.subjects.tree.Size() {
-		return fmt.Errorf("%d subjects in use, %d in the map, %d in the tree",
-			len(per), len(m.subjects.ids), m.subjects.tree.Size())
-	}
-	for name, id := range m.subjects.ids {
-		want, got := per[id], m.subjects.states[id]
-		if want == nil || got.name != name || got.count != want.count || got.first != want.first || got.last != want.last {
-			return fmt.Errorf("subject %q: state %+v, want %+v", name, got, want)
-		}
-	}
-	if m.alive != nil {
-		total := 0
-		for _, n := range m.alive {
-			total += n
-		}
-		if uint64(total) != m.count {
-			return fmt.Errorf("entries hold %d live messages, the stream %d", total, m.count)
-		}
+	if len(names) != m.ix.Subjects() {
+		return fmt.Errorf("%d subjects in use, %d in the index", len(names), m.ix.Subjects())
 	}
 	return nil
 }

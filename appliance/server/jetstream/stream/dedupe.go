@@ -1,13 +1,19 @@
 package stream
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // dedupe remembers the message ids of the duplicate window, by the times in the log.
 type dedupe struct {
 	window time.Duration
 	ids    map[string]stamp
-	order  []dedupeID // oldest first, from head
-	head   int
+	// pages are the ids, oldest first, from head of the first page on. What is in a page does not
+	// change, so that a snapshot can share it.
+	pages [][]messageID
+	head  int
+	n     int
 }
 
 type stamp struct {
@@ -15,46 +21,65 @@ type stamp struct {
 	time int64
 }
 
-type dedupeID struct {
+type messageID struct {
 	id    string
+	seq   uint64
 	time  int64
 	index uint64 // of the entry that holds the message; 0: it came with a checkpoint
 }
 
+const idsPerPage = 256
+
 func (d *dedupe) add(id string, seq uint64, now int64, index uint64) {
-	if d.window <= 0 {
-		return
+	if d.window > 0 {
+		d.put(messageID{id, seq, now, index})
 	}
+}
+
+func (d *dedupe) put(o messageID) {
 	if d.ids == nil {
 		d.ids = map[string]stamp{}
 	}
-	d.ids[id] = stamp{seq, now}
-	d.order = append(d.order, dedupeID{id, now, index})
+	d.ids[o.id] = stamp{o.seq, o.time}
+	last := len(d.pages) - 1
+	if last < 0 || len(d.pages[last]) == idsPerPage {
+		d.pages = append(d.pages, nil)
+		last++
+	}
+	d.pages[last] = append(d.pages[last], o)
+	d.n++
 }
 
 // expire forgets the ids whose window has passed at now.
 func (d *dedupe) expire(now int64) {
-	for d.head < len(d.order) && now-d.order[d.head].time >= int64(d.window) {
-		if o := d.order[d.head]; d.ids[o.id].time == o.time {
+	for d.n > 0 {
+		o := &d.pages[0][d.head]
+		if now-o.time < int64(d.window) {
+			return
+		}
+		if d.ids[o.id].time == o.time {
 			delete(d.ids, o.id)
 		}
-		d.order[d.head] = dedupeID{}
-		d.head++
-	}
-	if d.head > 1024 && d.head > len(d.order)/2 {
-		n := copy(d.order, d.order[d.head:])
-		clear(d.order[n:])
-		d.order, d.head = d.order[:n], 0
+		d.n--
+		if d.head++; d.head == len(d.pages[0]) {
+			d.pages[0] = nil
+			d.pages, d.head = d.pages[1:], 0
+		}
 	}
 }
 
-// within returns the ids that are in the window which ends at now, oldest first.
-func (d *dedupe) within(now int64) []dedupeID {
-	i := d.head
-	for i < len(d.order) && now-d.order[i].time >= int64(d.window) {
-		i++
+// each calls fn with the ids, oldest first, until it returns false.
+func (d *dedupe) each(fn func(o *messageID) bool) {
+	for i, page := range d.pages {
+		if i == 0 {
+			page = page[d.head:]
+		}
+		for k := range page {
+			if !fn(&page[k]) {
+				return
+			}
+		}
 	}
-	return d.order[i:]
 }
 
 // find returns the sequence that was given to id within the window that ends at now.
@@ -64,4 +89,9 @@ func (d *dedupe) find(id []byte, now int64) (uint64, bool) {
 		return 0, false
 	}
 	return s.seq, true
+}
+
+// captured returns the ids as they are now, for each only.
+func (d *dedupe) captured() dedupe {
+	return dedupe{window: d.window, pages: slices.Clone(d.pages), head: d.head, n: d.n}
 }

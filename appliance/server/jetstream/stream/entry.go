@@ -178,6 +178,17 @@ func decodeRecord(b []byte, r *record) error {
 	return nil
 }
 
+// checkRecord reads the record at the start of b and checks its checksum.
+func checkRecord(b []byte, r *record) error {
+	if err := decodeRecord(b, r); err != nil {
+		return err
+	}
+	if crc32.Checksum(b[4:r.size], castagnoli) != binary.LittleEndian.Uint32(b) {
+		return ErrChecksum
+	}
+	return nil
+}
+
 // Message is one stored message. Its slices alias the buffer it was decoded from.
 type Message struct {
 	Seq     uint64
@@ -206,11 +217,8 @@ func validSubject(s []byte) bool {
 // are no record.
 func DecodeMessage(b []byte, seq uint64) (Message, error) {
 	var r record
-	if err := decodeRecord(b, &r); err != nil {
+	if err := checkRecord(b, &r); err != nil {
 		return Message{}, err
-	}
-	if crc32.Checksum(b[4:r.size], castagnoli) != binary.LittleEndian.Uint32(b) {
-		return Message{}, ErrChecksum
 	}
 	if r.seq != seq {
 		return Message{}, fmt.Errorf("%w: record holds sequence %d, not %d", ErrEntry, r.seq, seq)

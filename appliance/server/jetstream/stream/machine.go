@@ -15,38 +15,43 @@ import (
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/wire"
+	"millrace/storage/index"
 )
 
-// Machine is the state of one stream.
+// Machine is the state of one stream. Apply, Snapshot and Restore are for one goroutine and exclude
+// everything else; queries may run at once.
 //
 // Invariants, checked by check():
 //  1. first <= last+1; every live sequence lies in [first, last], and first is live unless the
 //     stream is empty, when first == last+1.
-//  2. count and bytes are the sums over live messages.
-//  3. For every subject: count live messages, the oldest at first, the newest at last.
+//  2. bytes is the sum over live messages, which the index counts.
 type Machine struct {
+	storage     Storage
 	cfg         api.StreamConfig
 	configured  bool
 	begin       uint64 // index of the first entry applied
 	released    bool   // the log begins after the configuration: what is missing comes with a checkpoint
 	first, last uint64
 	lastTime    int64
-	count       uint64
 	bytes       uint64
 	lastMsgID   string
-	refs        refTable
-	subjects    subjectTable
 	dedupe      dedupe
-	// alive counts the live messages of each entry. Only for memory storage, whose entries are
-	// dropped one by one; nil otherwise.
-	alive map[uint64]int
+	ix          *index.Index
+	// listDead tells Apply to find the entries without live messages. Only for memory storage, whose
+	// entries are dropped one by one.
+	listDead bool
 }
 
-// New returns the state of a stream before its log. A log begins with the configuration or, once what
-// came before a checkpoint was released, with the entry of a message or with the checkpoint.
-func New() *Machine {
-	return &Machine{first: 1, subjects: newSubjectTable()}
-}
+// New returns the state of a stream before its log, with everything in the heap. A log begins with the
+// configuration or, once what came before a checkpoint was released, with the entry of a message or
+// with the checkpoint.
+func New() *Machine { return NewOn(Storage{}) }
+
+// NewOn returns the state of a stream before its log, or before Restore, that keeps its blocks in s.
+func NewOn(s Storage) *Machine { return &Machine{storage: s, first: 1, ix: newIndex(s)} }
+
+// Close forgets what the cache holds of the stream. The machine must not be used any more.
+func (m *Machine) Close() { m.ix.Close() }
 
 // Effects is what one entry did.
 type Effects struct {
@@ -70,7 +75,9 @@ type Effects struct {
 func (m *Machine) Config() api.StreamConfig { return m.cfg }
 
 // Apply takes the committed entry at raft index index. It returns an error for an entry that does
-// not decode or does not follow; the state is then unchanged up to the offending record.
+// not decode or does not follow; the state is then unchanged up to the offending record. It returns a
+// [*index.BlockError] when a block that it needs cannot be read: then the entry is half applied and the
+// machine must not be asked or changed any more, but restored or replayed.
 func (m *Machine) Apply(index uint64, entry []byte) (Effects, error) {
 	h, err := decodeHead(entry)
 	if err != nil {
@@ -96,7 +103,7 @@ func (m *Machine) Apply(index uint64, entry []byte) (Effects, error) {
 	case KindConfig:
 		var cfg api.StreamConfig
 		if err = json.Unmarshal(entry[entryHeader:], &cfg); err == nil && (m.configured || !m.released) {
-			m.applyConfig(cfg, &fx)
+			err = m.applyConfig(cfg, &fx)
 		}
 	case KindCheckpoint:
 		var c checkpoint
@@ -107,44 +114,57 @@ func (m *Machine) Apply(index uint64, entry []byte) (Effects, error) {
 		fx.ByPurge = true
 		var p Purge
 		if err = json.Unmarshal(entry[entryHeader:], &p); err == nil && (m.configured || !m.released) {
-			m.applyPurge(p, &fx)
+			err = m.applyPurge(p, &fx)
 		}
 	case KindRemove:
 		var r Remove
 		if err = json.Unmarshal(entry[entryHeader:], &r); err == nil && (m.configured || !m.released) {
-			m.applyRemove(r, &fx)
+			err = m.applyRemove(r, &fx)
 		}
 	default:
 		err = fmt.Errorf("%w: kind %d", ErrEntry, h.kind)
 	}
 	fx.Head, fx.HeadMoved = m.first, m.first != before
-	if m.alive != nil {
-		if m.alive[index] == 0 {
-			fx.Dead = append(fx.Dead, index)
-		}
-		fx.Dead = slices.DeleteFunc(fx.Dead, func(i uint64) bool { return m.alive[i] > 0 })
+	if m.listDead && err == nil {
+		err = m.onlyDead(index, &fx)
 	}
 	return fx, err
 }
 
-func (m *Machine) applyConfig(cfg api.StreamConfig, fx *Effects) {
-	m.cfg = cfg
-	m.dedupe.window = cfg.Duplicates
-	if !m.configured {
-		m.configured = true
-		if cfg.Storage == api.MemoryStorage {
-			m.alive = map[uint64]int{}
+// onlyDead leaves in fx.Dead, which lists entries that have lost a message, those that have no more, with
+// the one just applied if it has none.
+func (m *Machine) onlyDead(index uint64, fx *Effects) (err error) {
+	fx.Dead = append(fx.Dead, index)
+	slices.Sort(fx.Dead)
+	fx.Dead = slices.DeleteFunc(slices.Compact(fx.Dead), func(i uint64) bool {
+		live, e := m.ix.HasEntry(i)
+		if e != nil {
+			err = e
 		}
-		if cfg.FirstSeq > 1 {
-			m.first, m.last = cfg.FirstSeq, cfg.FirstSeq-1
-		}
+		return live || e != nil
+	})
+	return err
+}
+
+// setConfig puts a configuration into force.
+func (m *Machine) setConfig(cfg api.StreamConfig) {
+	m.cfg, m.configured, m.dedupe.window = cfg, true, cfg.Duplicates
+	m.listDead = cfg.Storage == api.MemoryStorage
+}
+
+func (m *Machine) applyConfig(cfg api.StreamConfig, fx *Effects) error {
+	if !m.configured && cfg.FirstSeq > 1 {
+		m.first, m.last = cfg.FirstSeq, cfg.FirstSeq-1
 	}
+	m.setConfig(cfg)
 	if n := cfg.MaxMsgsPer; n > 0 {
-		for id := range m.subjects.states {
-			m.trimSubject(uint32(id), uint64(n), fx)
+		for _, id := range m.ix.Crowded(uint64(n)) {
+			if err := m.trimSubject(id, uint64(n), fx); err != nil {
+				return err
+			}
 		}
 	}
-	m.trim(fx)
+	return m.trim(fx)
 }
 
 func (m *Machine) applyMessages(index uint64, h entryHead, entry []byte, fx *Effects) error {
@@ -166,7 +186,9 @@ func (m *Machine) applyMessages(index uint64, h entryHead, entry []byte, fx *Eff
 		if !validSubject(r.subject) {
 			return fmt.Errorf("%w: subject %.100q", ErrEntry, r.subject)
 		}
-		m.store(index, uint32(off), &r, fx)
+		if err := m.store(index, uint32(off), &r, fx); err != nil {
+			return err
+		}
 		off += int(r.size)
 	}
 	if h.count > 0 {
@@ -175,61 +197,51 @@ func (m *Machine) applyMessages(index uint64, h entryHead, entry []byte, fx *Eff
 	return nil
 }
 
-func (m *Machine) store(index uint64, off uint32, r *record, fx *Effects) {
+func (m *Machine) store(entry uint64, off uint32, r *record, fx *Effects) error {
+	var id index.Subject
+	if r.flags&flagNoInterest == 0 {
+		var err error
+		if id, err = m.ix.Append(index.Message{
+			Seq: r.seq, Index: entry, Off: off, Len: r.size, Headers: len(r.header) > 0, Time: r.time,
+		}, r.subject); err != nil {
+			return fmt.Errorf("%w: %w", ErrEntry, err)
+		}
+	}
 	m.last, m.lastTime = r.seq, r.time
 	m.lastMsgID = ""
 	if r.flags&flagMsgID != 0 {
 		m.lastMsgID = string(wire.Header(r.header, HeaderMsgID))
 		m.dedupe.expire(r.time)
-		m.dedupe.add(m.lastMsgID, r.seq, r.time, index)
+		m.dedupe.add(m.lastMsgID, r.seq, r.time, entry)
 	}
 	if r.flags&flagNoInterest != 0 {
-		if m.count == 0 {
+		if m.ix.Count() == 0 {
 			m.first = m.last + 1
 		}
-		return
+		return nil
 	}
-	id := m.subjects.id(r.subject)
-	st := &m.subjects.states[id]
-	size := r.size
-	if len(r.header) > 0 {
-		size |= refHeader
-	}
-	m.refs.add(r.seq, index, ref{off: off, size: size, subj: id, time: r.time})
-	if m.alive != nil {
-		m.alive[index]++
-	}
-	if st.count == 0 {
-		st.first = r.seq
-	} else if prev := m.refs.get(st.last); prev != nil {
-		prev.next = uint32(min(r.seq-st.last, refFar))
-	}
-	st.last = r.seq
-	st.count++
-	if m.count == 0 {
+	if m.ix.Count() == 1 {
 		m.first = r.seq
 	}
-	m.count++
-	m.bytes += m.accounted(size, len(r.subject))
+	m.bytes += accounted(m.cfg.Storage, int(r.size)-recordHeader, len(r.header) > 0)
 
+	var err error
 	switch {
 	case r.flags&flagRollupAll != 0:
-		m.removeUpto(r.seq-1, fx)
+		err = m.removeUpto(r.seq-1, fx)
 	case r.flags&flagRollupSub != 0:
-		m.trimSubject(id, 1, fx)
+		err = m.trimSubject(id, 1, fx)
 	case m.cfg.MaxMsgsPer > 0:
-		m.trimSubject(id, uint64(m.cfg.MaxMsgsPer), fx)
+		err = m.trimSubject(id, uint64(m.cfg.MaxMsgsPer), fx)
 	}
-	m.trim(fx)
+	if err != nil {
+		return err
+	}
+	return m.trim(fx)
 }
 
-// accounted is the size of a message as the stream's bytes count it: that of nats-server's stores,
-// so that max_bytes means the same here.
-func (m *Machine) accounted(size uint32, subject int) uint64 {
-	return accounted(m.cfg.Storage, int(size&^refHeader)-recordHeader, size&refHeader != 0)
-}
-
-// accounted returns what a message of payload bytes (subject, header and data) counts.
+// accounted returns what a message of payload bytes (subject, header and data) counts in the stream's
+// bytes: as in nats-server's stores, so that max_bytes means the same here.
 func accounted(storage api.Storage, payload int, header bool) uint64 {
 	n := uint64(payload)
 	switch {
@@ -243,111 +255,86 @@ func accounted(storage api.Storage, payload int, header bool) uint64 {
 }
 
 // trim enforces the limits of the whole stream by removing its oldest messages.
-func (m *Machine) trim(fx *Effects) {
+func (m *Machine) trim(fx *Effects) error {
 	if n := m.cfg.MaxMsgs; n > 0 {
-		for m.count > uint64(n) {
-			m.remove(m.first, fx)
+		for m.ix.Count() > uint64(n) {
+			if err := m.remove(m.first, fx); err != nil {
+				return err
+			}
 		}
 	}
 	if n := m.cfg.MaxBytes; n > 0 {
-		for m.bytes > uint64(n) && m.count > 0 {
-			m.remove(m.first, fx)
+		for m.bytes > uint64(n) && m.ix.Count() > 0 {
+			if err := m.remove(m.first, fx); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
-func (m *Machine) trimSubject(id uint32, keep uint64, fx *Effects) {
-	for st := &m.subjects.states[id]; st.count > keep; {
-		m.remove(st.first, fx)
+func (m *Machine) trimSubject(id index.Subject, keep uint64, fx *Effects) error {
+	for m.ix.Of(id) > keep {
+		x, err := m.ix.RemoveOldest(id)
+		if err != nil {
+			return err
+		}
+		if err := m.removed(x, fx); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-func (m *Machine) removeUpto(seq uint64, fx *Effects) {
-	for m.count > 0 && m.first <= seq {
-		m.remove(m.first, fx)
+func (m *Machine) removeUpto(seq uint64, fx *Effects) error {
+	for m.ix.Count() > 0 && m.first <= seq {
+		if err := m.remove(m.first, fx); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// remove takes the live message seq out of the stream.
-func (m *Machine) remove(seq uint64, fx *Effects) {
-	r := m.refs.get(seq)
-	id := r.subj
-	st := &m.subjects.states[id]
-	m.count--
-	m.bytes -= m.accounted(r.size, len(st.name))
+// remove takes the message seq out of the stream, if it is stored.
+func (m *Machine) remove(seq uint64, fx *Effects) error {
+	x, ok, err := m.ix.Remove(seq)
+	if err != nil || !ok {
+		return err
+	}
+	return m.removed(x, fx)
+}
+
+// removed accounts for a message that the index has lost.
+func (m *Machine) removed(x index.Message, fx *Effects) error {
+	m.bytes -= accounted(m.cfg.Storage, int(x.Len)-recordHeader, x.Headers)
 	fx.Purged++
-	next, far := uint64(r.next), r.next == refFar
-	if m.alive != nil {
-		m.died(seq, fx)
-	}
-	m.refs.kill(seq)
-	switch st.count--; {
-	case st.count == 0:
-		m.subjects.drop(id)
-	case seq == st.first:
-		st.first = m.follow(seq, next, far, id, st.last)
-	case seq == st.last:
-		st.last = m.precede(seq, id, st.first)
+	if n := len(fx.Dead); m.listDead && (n == 0 || fx.Dead[n-1] != x.Index) {
+		fx.Dead = append(fx.Dead, x.Index)
 	}
 	switch {
-	case m.count == 0:
+	case m.ix.Count() == 0:
 		m.first = m.last + 1
-	case seq == m.first:
-		m.first, _ = m.refs.next(seq+1, m.last)
+	case x.Seq == m.first:
+		next, _, err := m.ix.Next(x.Seq + 1)
+		if err != nil {
+			return err
+		}
+		m.first = next.Seq
 	default:
-		fx.Removed = append(fx.Removed, seq)
+		fx.Removed = append(fx.Removed, x.Seq)
 	}
+	return nil
 }
 
-// died counts the message seq out of its entry.
-func (m *Machine) died(seq uint64, fx *Effects) {
-	p, _ := m.refs.place(seq)
-	if m.alive[p.Index]--; m.alive[p.Index] == 0 {
-		delete(m.alive, p.Index)
-		fx.Dead = append(fx.Dead, p.Index)
-	}
+// clear takes all messages out of the stream, however many, in one go.
+func (m *Machine) clear(fx *Effects) {
+	fx.Purged += m.ix.Count()
+	m.ix.Clear()
+	m.bytes = 0
+	m.first = m.last + 1
 }
 
-// follow returns the first live message of subject id after seq along the chain of the subject,
-// or by search where the chain is broken. There is one, at last or before.
-func (m *Machine) follow(seq, next uint64, far bool, id uint32, last uint64) uint64 {
-	for !far && next != 0 {
-		seq += next
-		r := m.refs.get(seq)
-		if r == nil {
-			break
-		}
-		if r.live() {
-			return seq
-		}
-		next, far = uint64(r.next), r.next == refFar
-	}
-	for {
-		s, ok := m.refs.next(seq+1, last)
-		if !ok {
-			panic(fmt.Sprintf("BUG: stream %s: no message of subject %d up to %d", m.cfg.Name, id, last))
-		}
-		if seq = s; m.refs.get(seq).subj == id {
-			return seq
-		}
-	}
-}
-
-// precede returns the last live message of subject id before seq. There is one, at first or after.
-func (m *Machine) precede(seq uint64, id uint32, first uint64) uint64 {
-	for {
-		s, ok := m.refs.prev(seq-1, first)
-		if !ok {
-			panic(fmt.Sprintf("BUG: stream %s: no message of subject %d from %d", m.cfg.Name, id, first))
-		}
-		if seq = s; m.refs.get(seq).subj == id {
-			m.refs.get(seq).next = 0
-			return seq
-		}
-	}
-}
-
-func (m *Machine) applyPurge(p Purge, fx *Effects) {
+func (m *Machine) applyPurge(p Purge, fx *Effects) error {
 	switch {
 	case p.Filter == "" || p.Filter == ">":
 		upto := m.last
@@ -355,59 +342,67 @@ func (m *Machine) applyPurge(p Purge, fx *Effects) {
 			upto = min(upto, p.Seq-1)
 		}
 		if p.Keep > 0 {
-			for m.count > p.Keep {
-				m.remove(m.first, fx)
+			for m.ix.Count() > p.Keep {
+				if err := m.remove(m.first, fx); err != nil {
+					return err
+				}
 			}
-			return
+			return nil
 		}
-		m.removeUpto(upto, fx)
-		if p.Seq > m.last+1 && m.count == 0 { // ahead of the stream: its sequences move on
+		if upto == m.last && !m.listDead {
+			m.clear(fx)
+		} else if err := m.removeUpto(upto, fx); err != nil {
+			return err
+		}
+		if p.Seq > m.last+1 && m.ix.Count() == 0 { // ahead of the stream: its sequences move on
 			m.last = p.Seq - 1
 			m.first = p.Seq
 		}
-	case p.Keep > 0 || p.Seq > 0:
-		seqs := m.matching(p.Filter, p.Seq)
+		return nil
+	default:
+		seqs, err := m.matching(p.Filter, p.Seq)
+		if err != nil {
+			return err
+		}
 		if p.Keep > 0 {
 			seqs = seqs[:max(0, len(seqs)-int(min(p.Keep, uint64(len(seqs)))))]
 		}
-		for _, seq := range seqs {
-			m.remove(seq, fx)
-		}
-	default:
-		for _, seq := range m.matching(p.Filter, 0) {
-			m.remove(seq, fx)
-		}
+		return m.removeAll(seqs, fx)
 	}
 }
 
 // matching returns the live sequences whose subject filter matches, ascending, those before limit
 // if limit is not 0.
-func (m *Machine) matching(filter string, limit uint64) []uint64 {
+func (m *Machine) matching(filter string, limit uint64) ([]uint64, error) {
 	f := NewFilter(filter)
-	last := m.last
-	if limit > 0 {
-		last = min(last, limit-1)
-	}
 	var seqs []uint64
-	for seq := m.first; ; seq++ {
-		s, ok := m.next(seq, last, f)
-		if !ok {
-			return seqs
+	for seq := uint64(0); ; seq++ {
+		x, ok, err := m.ix.NextMatching(seq, f)
+		if err != nil || !ok || limit > 0 && x.Seq >= limit {
+			return seqs, err
 		}
-		seqs = append(seqs, s)
-		seq = s
+		seqs = append(seqs, x.Seq)
+		seq = x.Seq
 	}
 }
 
-func (m *Machine) applyRemove(r Remove, fx *Effects) {
+func (m *Machine) applyRemove(r Remove, fx *Effects) error {
 	if r.Upto > 0 {
-		m.removeUpto(r.Upto, fx)
-	}
-	for _, seq := range r.Seqs {
-		if m.refs.get(seq).live() {
-			m.remove(seq, fx)
+		if err := m.removeUpto(r.Upto, fx); err != nil {
+			return err
 		}
 	}
+	return m.removeAll(r.Seqs, fx)
+}
+
+// removeAll takes those of seqs that are stored out of the stream.
+func (m *Machine) removeAll(seqs []uint64, fx *Effects) error {
+	for _, seq := range seqs {
+		if err := m.remove(seq, fx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func timeOf(ns int64) time.Time {

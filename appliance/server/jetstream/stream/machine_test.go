@@ -84,9 +84,9 @@ func (b *bench) flush() Effects {
 
 // read returns the message seq as a reader of the journal would.
 func (b *bench) read(seq uint64) (Message, error) {
-	p, ok := b.m.Place(seq)
-	if !ok {
-		return Message{}, errors.New("not stored")
+	p, ok, err := b.m.Place(seq)
+	if err != nil || !ok {
+		return Message{}, errors.Join(errors.New("not stored"), err)
 	}
 	return DecodeMessage(slices.Clone(b.log[p.Index-1][p.Off:p.Off+p.Len]), seq)
 }
@@ -94,23 +94,38 @@ func (b *bench) read(seq uint64) (Message, error) {
 // checkpoint appends a checkpoint and notes which entries are not needed after it.
 func (b *bench) checkpoint() {
 	b.t.Helper()
-	entry, ok := b.m.Checkpoint(b.now)
-	if !ok {
-		b.t.Fatal("no checkpoint")
+	entry, ok, err := b.m.Checkpoint(b.now)
+	if err != nil || !ok {
+		b.t.Fatal("no checkpoint", err)
 	}
 	b.apply(entry)
 	b.released = uint64(len(b.log)) - 1
-	if index, ok := b.m.Needed(b.now); ok {
+	if index, ok, err := b.m.Needed(b.now); err != nil {
+		b.t.Fatal(err)
+	} else if ok {
 		b.released = index - 1
 	}
 }
 
 func (b *bench) live() []uint64 {
+	return collect(b.t, b.m, 0, NewFilter())
+}
+
+// collect returns the live messages from from on that f matches.
+func collect(t *testing.T, m *Machine, from uint64, f *Filter) []uint64 {
+	t.Helper()
 	var seqs []uint64
-	for seq, ok := b.m.Next(0, NewFilter()); ok; seq, ok = b.m.Next(seq+1, NewFilter()) {
+	for {
+		seq, ok, err := m.Next(from, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			return seqs
+		}
 		seqs = append(seqs, seq)
+		from = seq + 1
 	}
-	return seqs
 }
 
 func TestMachineStoresAndReadsBack(t *testing.T) {
@@ -130,7 +145,7 @@ func TestMachineStoresAndReadsBack(t *testing.T) {
 func TestMachineDetectsEveryFlippedBit(t *testing.T) {
 	b := newBench(t, api.StreamConfig{})
 	b.publish("a", "payload", "K", "V")
-	p, _ := b.m.Place(1)
+	p, _, _ := b.m.Place(1)
 	rec := slices.Clone(b.log[p.Index-1][p.Off : p.Off+p.Len])
 	for i := range len(rec) * 8 {
 		rec[i/8] ^= 1 << (i % 8)
@@ -486,14 +501,10 @@ func compare(t *testing.T, rnd *rand.Rand, m *Machine, mod *model) {
 			}
 		}
 	}
-	var got []uint64
-	for seq, ok := m.Next(from, f); ok; seq, ok = m.Next(seq+1, f) {
-		got = append(got, seq)
-	}
-	if !slices.Equal(got, want) {
+	if got := collect(t, m, from, f); !slices.Equal(got, want) {
 		t.Errorf("from %d %v: %v, want %v", from, filters, got, want)
 	}
-	if n := m.Pending(from, f); n != uint64(len(want)) {
+	if n, err := m.Pending(from, f); err != nil || n != uint64(len(want)) {
 		t.Errorf("pending from %d %v: %d, want %d", from, filters, n, len(want))
 	}
 	var lasts []uint64
@@ -501,36 +512,37 @@ func compare(t *testing.T, rnd *rand.Rand, m *Machine, mod *model) {
 		lasts = append(lasts, seq)
 	}
 	slices.Sort(lasts)
-	if got := m.LastPerSubject(f, upTo); !slices.Equal(got, lasts) {
+	if got, err := m.LastPerSubject(f, upTo); err != nil || !slices.Equal(got, lasts) {
 		t.Errorf("last per subject %v up to %d: %v, want %v", filters, upTo, got, lasts)
 	}
 	if len(mod.msgs) > 0 {
 		x := mod.msgs[rnd.IntN(len(mod.msgs))]
 		i := slices.IndexFunc(mod.msgs, func(o modelMsg) bool { return !o.time.Before(x.time) })
-		if got := m.TimeToSeq(x.time); got != mod.msgs[i].seq {
+		if got, err := m.TimeToSeq(x.time); err != nil || got != mod.msgs[i].seq {
 			t.Errorf("time to seq: %d, want %d", got, mod.msgs[i].seq)
 		}
-		if s, ok := m.SubjectOf(x.seq); !ok || s != x.subj {
+		if s, ok, err := m.SubjectOf(x.seq); err != nil || !ok || s != x.subj {
 			t.Errorf("subject of %d: %q, want %q", x.seq, s, x.subj)
 		}
 	}
-	if got := m.TimeToSeq(time.Unix(2_000_000_000, 0)); got != mod.last+1 {
+	if got, err := m.TimeToSeq(time.Unix(2_000_000_000, 0)); err != nil || got != mod.last+1 {
 		t.Errorf("time after the end: %d, want %d", got, mod.last+1)
 	}
 }
 
 // dump returns all state that replicas must agree on.
 func dump(m *Machine) []byte {
-	b := fmt.Appendf(nil, "%+v %+v\n", m.State(true), m.Config())
+	state, err := m.State(true)
+	b := fmt.Appendf(nil, "%+v %v %+v\n", state, err, m.Config())
 	for seq := m.first; seq <= m.last; seq++ {
-		if p, ok := m.Place(seq); ok {
-			s, _ := m.SubjectOf(seq)
-			b = fmt.Appendf(b, "%d %v %s %d\n", seq, p, s, m.refs.get(seq).time)
+		if x, ok, _ := m.ix.Get(seq); ok {
+			b = fmt.Appendf(b, "%d %v %s %d\n", seq, place(x), m.ix.Name(x.Subject), x.Time)
 		}
 	}
-	for _, o := range m.dedupe.order[m.dedupe.head:] {
+	m.dedupe.each(func(o *messageID) bool {
 		b = fmt.Appendf(b, "%s %d\n", o.id, o.time)
-	}
+		return true
+	})
 	return b
 }
 
@@ -591,6 +603,41 @@ func BenchmarkAdmitApply(b *testing.B) {
 			}
 			a.Applied()
 		}
+	}
+}
+
+// BenchmarkApplyKeys overwrites the keys of a bucket, in entries of 100.
+func BenchmarkApplyKeys(b *testing.B) {
+	for _, keys := range []int{1000, 200_000} {
+		b.Run(fmt.Sprint(keys), func(b *testing.B) {
+			m := New()
+			m.Apply(1, EncodeConfig(time.Now(), api.StreamConfig{Name: "S", MaxMsgSize: -1, MaxMsgsPer: 1}))
+			a := NewAdmission(m, nil)
+			rnd := rand.New(rand.NewPCG(1, 1))
+			var subj []byte
+			p := Publish{Data: make([]byte, 128)}
+			index := uint64(1)
+			put := func(i, key int) {
+				subj = fmt.Appendf(subj[:0], "$KV.bucket.key.%d", key)
+				p.Subject = subj
+				if _, err := a.Admit(time.Now(), p); err != nil {
+					b.Fatal(err)
+				}
+				if i%100 == 99 {
+					index++
+					if _, err := m.Apply(index, a.Take()); err != nil {
+						b.Fatal(err)
+					}
+					a.Applied()
+				}
+			}
+			for i := range keys {
+				put(i, i)
+			}
+			for i := 0; b.Loop(); i++ {
+				put(i, rnd.IntN(keys))
+			}
+		})
 	}
 }
 
