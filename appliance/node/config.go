@@ -50,6 +50,7 @@ type Settings struct {
 
 	TLS       TLS
 	JetStream JetStream
+	Cluster   *Cluster // nil: the node is alone
 	Log       LogSettings
 	PidFile   string // file that receives the process id; empty: none
 }
@@ -109,12 +110,12 @@ type ResponseRule struct {
 	Expires time.Duration // after the request; negative: never; default 2 minutes
 }
 
-// TLS is the encryption of client connections.
+// TLS is the encryption of connections.
 type TLS struct {
 	CertFile string // PEM; empty: no TLS
 	KeyFile  string // PEM
 	CAFile   string // PEM, to verify clients against; empty: the system's
-	Verify   bool   // clients must show a certificate
+	Verify   bool   // clients must show a certificate; on routes both sides always do
 	Timeout  time.Duration
 }
 
@@ -123,6 +124,8 @@ type JetStream struct {
 	Enabled  bool
 	StoreDir string // folder of everything durable
 	Domain   string
+	Key      string // what the stored data is encrypted under; empty: it is not
+	PrevKey  string // what it was encrypted under before; empty: nothing else
 
 	MaxMemory int64 // bytes of memory streams; -1: unlimited
 	MaxStore  int64 // bytes of file streams; -1: unlimited
@@ -185,6 +188,11 @@ func Load(path string) (*Settings, error) {
 			c.fail(c.tlsAt, "%v", err)
 		}
 	}
+	if s.Cluster != nil && s.Cluster.TLS.CertFile != "" && len(c.errs) == 0 {
+		if _, err := s.Cluster.TLS.config(); err != nil {
+			c.fail(c.clusterTLSAt, "%v", err)
+		}
+	}
 	if err := c.err(); err != nil {
 		return nil, err
 	}
@@ -197,6 +205,7 @@ func (c *checker) settings(path string, tree map[string]any) *Settings {
 	s.File = path
 	c.server(value{pos: pos{file: path}, raw: tree}, s)
 	c.finish(s)
+	c.finishCluster(s)
 	return s
 }
 

@@ -40,6 +40,12 @@ func (s *Settings) brokerConfig() (broker.Config, error) {
 			return cfg, err
 		}
 	}
+	if s.Cluster != nil {
+		var err error
+		if cfg.Cluster, err = s.Cluster.brokerConfig(); err != nil {
+			return cfg, err
+		}
+	}
 	return cfg, nil
 }
 
@@ -74,6 +80,8 @@ func (p *Permissions) brokerPermissions() *broker.Permissions {
 	return out
 }
 
+const requireClientCert = tls.RequireAndVerifyClientCert
+
 // config reads the certificate files.
 func (t *TLS) config() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
@@ -92,7 +100,7 @@ func (t *TLS) config() (*tls.Config, error) {
 		}
 	}
 	if t.Verify {
-		cfg.ClientAuth = tls.RequireAndVerifyClientCert
+		cfg.ClientAuth = requireClientCert
 	}
 	return cfg, nil
 }

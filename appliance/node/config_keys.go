@@ -10,7 +10,7 @@ import (
 // name, so that a file never asks for something that silently does not happen.
 var (
 	unsupportedServer = []string{
-		"account_resolver", "accounts_resolver", "allow_non_tls", "client_advertise", "cluster",
+		"account_resolver", "accounts_resolver", "allow_non_tls", "client_advertise",
 		"connect_error_reports", "default_js_domain", "default_sentinel", "disable_sublist_cache",
 		"feature_flags", "gateway", "http", "http_base_path", "http_port", "https", "https_port",
 		"leaf", "leafnodes", "log_max_num", "log_size_limit", "logfile_max_num",
@@ -32,10 +32,9 @@ var (
 		"verify_cert_and_check_known_urls",
 	}
 	unsupportedJetStream = []string{
-		"cipher", "ek", "encryption_key", "extension_hint", "info_queue_limit", "key",
-		"max_buffered_msgs", "max_buffered_size", "max_concurrent_io", "max_outstanding_catchup",
-		"meta_compact", "meta_compact_size", "meta_compact_sync", "prev_ek",
-		"prev_encryption_key", "prev_key", "request_queue_limit", "strict", "tpm", "unique_tag",
+		"extension_hint", "info_queue_limit", "max_buffered_msgs", "max_buffered_size",
+		"max_concurrent_io", "max_outstanding_catchup", "meta_compact", "meta_compact_size",
+		"meta_compact_sync", "request_queue_limit", "strict", "tpm", "unique_tag",
 	}
 	unsupportedJetStreamLimits = []string{"batch", "default_max_consumers", "max_ha_assets"}
 	unsupportedAccount         = []string{
@@ -44,6 +43,7 @@ var (
 	unsupportedAccountLimits    = []string{"max_leafnodes", "max_leafs"}
 	unsupportedAccountJetStream = []string{"cluster_traffic"}
 	unsupportedAuthorization    = []string{"auth_callout", "auth_hook", "proxy_required"}
+	unsupportedCluster          = []string{"accounts", "permissions", "write_timeout"}
 	unsupportedUser             = []string{
 		"allowed_connection_types", "clients", "connection_types", "proxy_required",
 	}

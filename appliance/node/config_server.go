@@ -8,19 +8,13 @@ import (
 
 // server reads the top level of a file.
 func (c *checker) server(v value, s *Settings) {
-	exclusive := func(read func(value)) func(value) {
-		return func(v value) {
-			if c.onlyListen(v) {
-				read(v)
-			}
-		}
-	}
+	port := c.port(&s.Port, defaultPort)
 	c.block(v, schema{
 		fields: map[string]func(value){
-			"listen":                 c.hostPort(s),
-			"host":                   exclusive(c.str(&s.Host)),
-			"port":                   exclusive(c.port(&s.Port)),
-			"server_name":            c.serverName(&s.ServerName),
+			"listen":                 c.onlyListen(&c.listen, c.hostPort(&s.Host, port)),
+			"host":                   c.onlyListen(&c.listen, c.str(&s.Host)),
+			"port":                   c.onlyListen(&c.listen, port),
+			"server_name":            func(v value) { c.serverName = v; c.nodeName(&s.ServerName)(v) },
 			"max_payload":            func(v value) { c.maxPayload = v; size(c, &s.MaxPayload, 1, math.MaxInt32)(v) },
 			"max_pending":            size(c, &s.MaxPending, 1, math.MaxInt64),
 			"max_control_line":       size(c, &s.MaxControlLine, 1, math.MaxInt32),
@@ -35,7 +29,8 @@ func (c *checker) server(v value, s *Settings) {
 			"authorization":          func(v value) { c.authorization(v, s) },
 			"no_auth_user":           func(v value) { c.noAuthUser = v; c.str(&s.NoAuthUser)(v) },
 			"system_account":         func(v value) { c.system = v; c.str(&s.SystemAccount)(v) },
-			"tls":                    func(v value) { c.tls(v, &s.TLS) },
+			"tls":                    func(v value) { c.tlsAt = v; c.tls(v, &s.TLS) },
+			"cluster":                func(v value) { c.clusterBlock(v, s) },
 			"jetstream":              func(v value) { c.jetstream(v, &s.JetStream) },
 			"store_dir":              c.store(&s.JetStream.StoreDir),
 			"debug":                  c.flag(&s.Log.Debug),
@@ -67,8 +62,8 @@ func (c *checker) onlyFalse(v value) {
 	}
 }
 
-// serverName reads a name that fits into subjects and INFO.
-func (c *checker) serverName(to *string) func(value) {
+// nodeName reads a name that fits into subjects and INFO.
+func (c *checker) nodeName(to *string) func(value) {
 	return func(v value) {
 		c.str(to)(v)
 		if strings.ContainsAny(*to, " \t\r\n.*>") {
@@ -102,9 +97,8 @@ func (c *checker) store(to *string) func(value) {
 	}
 }
 
-// tls reads the encryption of client connections.
+// tls reads the encryption of connections.
 func (c *checker) tls(v value, t *TLS) {
-	c.tlsAt = v
 	c.block(v, schema{
 		fields: map[string]func(value){
 			"cert_file": c.str(&t.CertFile),
@@ -143,21 +137,51 @@ func (c *checker) jetstream(v value, js *JetStream) {
 			"max_file_store":   c.storage(&js.MaxStore),
 			"sync_interval":    c.syncInterval,
 			"domain":           c.str(&js.Domain),
+			"key":              c.storeKey(&js.Key),
+			"prev_key":         c.storeKey(&js.PrevKey),
+			"cipher":           c.cipher,
 			"limits":           func(v value) { c.jetstreamLimits(v, js) },
 		},
 		aliases: map[string]string{
-			"enable":        "enabled",
-			"store":         "store_dir",
-			"storedir":      "store_dir",
-			"max_mem_store": "max_memory_store",
-			"max_mem":       "max_memory_store",
-			"max_file":      "max_file_store",
-			"sync":          "sync_interval",
+			"enable":              "enabled",
+			"store":               "store_dir",
+			"storedir":            "store_dir",
+			"max_mem_store":       "max_memory_store",
+			"max_mem":             "max_memory_store",
+			"max_file":            "max_file_store",
+			"sync":                "sync_interval",
+			"ek":                  "key",
+			"encryption_key":      "key",
+			"prev_ek":             "prev_key",
+			"prev_encryption_key": "prev_key",
 		},
 		unsupported: unsupportedJetStream,
 	})
 	if strings.ContainsAny(js.Domain, " \t.*>") {
 		c.fail(v, "want a domain without spaces, dots and wildcards, got %q", js.Domain)
+	}
+}
+
+// storeKey reads what stored data is encrypted under. An empty one, as of a variable that is not set
+// right, must not turn encryption off.
+func (c *checker) storeKey(to *string) func(value) {
+	return func(v value) {
+		c.secret(to)(v)
+		if v.raw == "" {
+			c.fail(v, "want a key that is not empty; without the line nothing is encrypted")
+		}
+	}
+}
+
+// cipher accepts the one that there is.
+func (c *checker) cipher(v value) {
+	name, _ := v.raw.(string)
+	switch strings.ToLower(name) {
+	case "aes":
+	case "chacha", "chachapoly":
+		c.fail(v, "%q is not supported by this version, aes is", name)
+	default:
+		c.fail(v, "want aes, got %s", v.show())
 	}
 }
 

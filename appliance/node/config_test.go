@@ -43,14 +43,14 @@ func (e *cutError) Unwrap() error { return e.error }
 
 func TestLoadErrors(t *testing.T) {
 	tests := []struct{ name, text, want string }{
-		{"cluster file", "server_name=n1-c1\nlisten=4222\naccounts {\n  $SYS { users = [ { user: \"admin\", pass: \"" + hash +
-			"\" } ] }\n}\njetstream { store_dir=/nats/storage }\ncluster {\n  name: C1\n  listen: 0.0.0.0:6222\n" +
-			"  routes: [\n    nats://host_b:6222\n    nats://host_c:6222\n  ]\n}\n",
-			`n.conf:7:1: "cluster" is not supported by this version`},
-		{"not supported", "port: 4222\n  leafnodes { port: 7422 }\njetstream { tpm {}, cipher: aes }\n",
+		{"not supported", "port: 4222\n  leafnodes { port: 7422 }\njetstream { tpm {}, cipher: chacha }\n",
 			`n.conf:2:3: "leafnodes" is not supported by this version
 n.conf:3:13: "jetstream.tpm" is not supported by this version
-n.conf:3:21: "jetstream.cipher" is not supported by this version`},
+n.conf:3:21: jetstream.cipher: "chacha" is not supported by this version, aes is`},
+		{"keys", "jetstream { key: \"\", prev_ek: 7, cipher: rot13 }",
+			`n.conf:1:13: jetstream.key: want a key that is not empty; without the line nothing is encrypted
+n.conf:1:22: jetstream.prev_ek: want a string (quote it)
+n.conf:1:34: jetstream.cipher: want aes, got "rot13"`},
 		{"trace", "debug: true\ntrace: true", `n.conf:2:1: "trace" is not supported by this version`},
 		{"monitoring", "http_port: 8222", `n.conf:1:1: "http_port" is not supported by this version`},
 		{"unknown, near", "\njetsteam: enabled", `n.conf:2:1: unknown key "jetsteam" (did you mean "jetstream"?)`},
@@ -212,6 +212,7 @@ jetstream {
   store_dir: "/data/js", domain: hub
   max_memory_store: 64MB, max_file_store: "2G"
   sync_interval: always
+  encryption_key: $SECRET, prev_key: "older", cipher: AES
   limits { max_ack_pending: 100, max_request_batch: 250, duplicate_window: "5m" }
 }
 debug: on, trace: no, logtime: false
@@ -231,7 +232,7 @@ appliance { hostname: box, network { eth0: dhcp }, ntp: [ a, b ], disks: "/dev/s
 		TLS: TLS{Timeout: 2 * time.Second},
 		JetStream: JetStream{
 			Enabled: true, StoreDir: "/data/js", Domain: "hub", MaxMemory: 64 << 20, MaxStore: 2 << 30,
-			MaxAckPending: 100, MaxRequestBatch: 250, Duplicates: 5 * time.Minute,
+			Key: "s3cret", PrevKey: "older", MaxAckPending: 100, MaxRequestBatch: 250, Duplicates: 5 * time.Minute,
 		},
 		Log:     LogSettings{Debug: true, File: "/var/log/n.log"},
 		PidFile: "/run/n.pid",

@@ -105,11 +105,17 @@ type checker struct {
 	maxPayload value
 	lameDuck   value // the grace period
 	tlsAt      value
-	token      value
-	noAuthUser value
-	system     value
-	accountAt  map[string]value // account name -> place
-	userAt     map[string]value // user name or nkey -> place
+	serverName value
+
+	cluster       value
+	clusterName   value
+	clusterListen value // as listen
+	clusterTLSAt  value
+	token         value
+	noAuthUser    value
+	system        value
+	accountAt     map[string]value // account name -> place
+	userAt        map[string]value // user name or nkey -> place
 }
 
 func (c *checker) err() error {
@@ -310,23 +316,20 @@ func (c *checker) strs(v value) []string {
 }
 
 // hostPort reads a listen address: a port, or "host:port".
-func (c *checker) hostPort(s *Settings) func(value) {
+func (c *checker) hostPort(host *string, port func(value)) func(value) {
 	return func(v value) {
-		if !c.onlyListen(v) {
-			return
-		}
 		switch raw := v.raw.(type) {
 		case int64:
-			c.port(&s.Port)(v)
+			port(v)
 			return
 		case string:
-			host, text, err := net.SplitHostPort(raw)
-			port, portErr := strconv.ParseInt(text, 10, 64)
+			h, text, err := net.SplitHostPort(raw)
+			n, portErr := strconv.ParseInt(text, 10, 64)
 			if err == nil && portErr == nil {
-				if host != "" {
-					s.Host = host
+				if h != "" {
+					*host = h
 				}
-				c.port(&s.Port)(value{pos: v.pos, path: v.path, raw: port})
+				port(value{pos: v.pos, path: v.path, raw: n})
 				return
 			}
 		}
@@ -335,16 +338,16 @@ func (c *checker) hostPort(s *Settings) func(value) {
 }
 
 // port reads a port number; 0 is the default port, -1 a free one.
-func (c *checker) port(to *int) func(value) {
+func (c *checker) port(to *int, byDefault int) func(value) {
 	return func(v value) {
 		n, ok := v.raw.(int64)
-		if !ok || n < randomPort || n > math.MaxUint16 {
+		if !ok || n < randomPort || n > math.MaxUint16 || n == 0 && byDefault == 0 {
 			c.want(v, "a port from 1 to 65535")
 			return
 		}
 		switch n {
 		case 0:
-			*to = defaultPort
+			*to = byDefault
 		case randomPort:
 			*to = 0
 		default:
@@ -353,15 +356,16 @@ func (c *checker) port(to *int) func(value) {
 	}
 }
 
-// onlyListen refuses "listen" beside "host" or "port": nats-server takes one of them at random.
-func (c *checker) onlyListen(v value) bool {
-	if c.listen.path == "" {
-		c.listen = v
-		return true
+// onlyListen refuses "listen" beside "host" or "port": nats-server takes one of them at random. given
+// is the first of them that was met.
+func (c *checker) onlyListen(given *value, read func(value)) func(value) {
+	return func(v value) {
+		if given.path == "" {
+			*given = v
+		} else if given.key == "listen" || v.key == "listen" {
+			c.fail(v, "contradicts %q at %s", given.path, given.pos)
+			return
+		}
+		read(v)
 	}
-	if c.listen.path == "listen" || v.path == "listen" {
-		c.fail(v, "contradicts %q at %s", c.listen.path, c.listen.pos)
-		return false
-	}
-	return true
 }

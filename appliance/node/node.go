@@ -24,6 +24,12 @@ import (
 // nats-server whose behaviour this node has.
 const serverVersion = "2.15.0"
 
+// The reply subjects of deliveries: what they begin with, and how many tokens they have at least.
+const (
+	ackPrefix = "$JS.ACK."
+	ackTokens = 9 // $JS.ACK.stream.consumer.deliveries.sequence.delivery.time.pending
+)
+
 // Node is a running node.
 type Node struct {
 	settings *Settings
@@ -90,14 +96,15 @@ func (n *Node) start() error {
 	}
 	cfg.Version = serverVersion
 	cfg.APILevel = api.Level
-	cfg.ReservedReplies = []string{"$JS.ACK.", "_R_"}
+	cfg.ReservedReplies = []string{ackPrefix, "_R_"}
+	cfg.CarrierReply = broker.CarrierReply{Prefix: ackPrefix, Tokens: ackTokens}
 	cfg.Logger = n.log
 	if n.broker, err = broker.New(cfg); err != nil {
 		return err
 	}
 	if n.settings.JetStream.Enabled {
 		begin := time.Now()
-		if n.store, err = openStore(n.settings.JetStream.StoreDir, n.log, n.fail); err != nil {
+		if n.store, err = openStore(n.settings.JetStream, n.log, n.fail); err != nil {
 			return err
 		}
 		if n.engine, err = jetstream.Start(n.engineConfig()); err != nil {
@@ -112,6 +119,16 @@ func (n *Node) start() error {
 	addr := net.JoinHostPort(n.settings.Host, strconv.Itoa(n.settings.Port))
 	if n.listener, err = net.Listen("tcp", addr); err != nil {
 		return fmt.Errorf("listen for clients: %w", err)
+	}
+	if cl := n.settings.Cluster; cl != nil {
+		routes, err := net.Listen("tcp", net.JoinHostPort(cl.Host, strconv.Itoa(cl.Port)))
+		if err != nil {
+			return fmt.Errorf("listen for routes of the cluster: %w", err)
+		}
+		if err := n.broker.JoinCluster(routes, n.listener.Addr()); err != nil {
+			return err
+		}
+		n.log.Info("routes", "url", "nats://"+routes.Addr().String(), "cluster", n.broker.Cluster())
 	}
 	n.wg.Go(func() {
 		if err := n.broker.Serve(n.listener); err != nil && !errors.Is(err, broker.ErrClosed) {

@@ -17,11 +17,15 @@ type Account struct {
 	cfg    AccountConfig // its limits
 	system bool
 
-	// generation changes with every change of subs: results of older matches are void.
-	generation atomic.Uint64
+	// generation changes with every change of subs, remoteGeneration with every change of remote:
+	// results of older matches are void.
+	generation       atomic.Uint64
+	remoteGeneration atomic.Uint64
 
-	mu       sync.RWMutex
+	mu       sync.RWMutex // before outbound.mu
 	subs     subject.Sublist[*Sub]
+	remote   subject.Sublist[*remoteSub] // interest of other servers
+	interest interest
 	conns    int
 	literal  map[string][]*watcher // by subject
 	watchers int
@@ -35,6 +39,7 @@ type Sub struct {
 	account *Account
 	filter  string
 	queue   string
+	private bool // other servers do not hear of it
 
 	callback func(*Msg)  // internal subscription; nil: one of a client
 	removed  atomic.Bool // internal subscription: no more callbacks
@@ -70,14 +75,20 @@ func (s *Sub) Unsubscribe() {
 	}
 }
 
-// HasInterest reports whether a message on subject would reach a client or an internal subscription.
+// subscribePrivately is Subscribe for what each server answers to its own clients.
+func (a *Account) subscribePrivately(filter string, callback func(*Msg)) error {
+	return a.insert(&Sub{account: a, filter: filter, private: true, callback: callback})
+}
+
+// HasInterest reports whether a message on subject would reach a client or an internal subscription,
+// of this server or another.
 func (a *Account) HasInterest(subject string) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.subs.HasInterest(subject)
+	return a.subs.HasInterest(subject) || a.remote.HasInterest(subject)
 }
 
-// Subscriptions returns the number of subscriptions.
+// Subscriptions returns the number of subscriptions of this server.
 func (a *Account) Subscriptions() int {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -100,6 +111,9 @@ func (a *Account) insert(s *Sub) error {
 		return err
 	}
 	a.generation.Add(1)
+	if !s.private {
+		a.interest.changeLocked(s.filter, s.queue, 1)
+	}
 	watchers := a.affectedLocked(s.filter)
 	a.mu.Unlock()
 	notify(watchers)
@@ -112,6 +126,9 @@ func (a *Account) remove(subs ...*Sub) {
 	a.mu.Lock()
 	for _, s := range subs {
 		if a.subs.Remove(s.filter, s.queue, s) {
+			if !s.private {
+				a.interest.changeLocked(s.filter, s.queue, -1)
+			}
 			watchers = append(watchers, a.affectedLocked(s.filter)...)
 		}
 	}
@@ -222,7 +239,7 @@ func (w *watcher) update() {
 	for w.dirty && !w.stopped {
 		w.dirty = false
 		w.mu.Unlock()
-		active := w.account.interest(w.subject, w.queue)
+		active := w.account.hasInterest(w.subject, w.queue)
 		w.mu.Lock()
 		if active != w.known && !w.stopped {
 			w.known = active
@@ -234,14 +251,19 @@ func (w *watcher) update() {
 	w.running = false
 }
 
-// interest reports whether subject has interest, of the queue group alone unless queue is "".
-func (a *Account) interest(subj, queue string) bool {
+// hasInterest reports whether subject has interest, of the queue group alone unless queue is "".
+func (a *Account) hasInterest(subj, queue string) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	if queue == "" {
-		return a.subs.HasInterest(subj)
+		return a.subs.HasInterest(subj) || a.remote.HasInterest(subj)
 	}
-	var r subject.Result[*Sub]
-	a.subs.Match(subj, &r)
-	return slices.ContainsFunc(r.Queues, func(g subject.Group[*Sub]) bool { return g.Name == queue })
+	return hasQueue(&a.subs, subj, queue) || hasQueue(&a.remote, subj, queue)
+}
+
+// hasQueue reports whether the queue group has a member that subj reaches.
+func hasQueue[T comparable](subs *subject.Sublist[T], subj, queue string) bool {
+	var r subject.Result[T]
+	subs.Match(subj, &r)
+	return slices.ContainsFunc(r.Queues, func(g subject.Group[T]) bool { return g.Name == queue })
 }

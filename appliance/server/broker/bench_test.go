@@ -87,6 +87,41 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
+// BenchmarkRoute measures one publisher on one server and one subscriber on another, over loopback TCP.
+func BenchmarkRoute(b *testing.B) {
+	for _, size := range []int{16, 128, 1024} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			first := join(b, "first", nil)
+			second := join(b, "second", nil, first.routes)
+			meshed(b, first, second)
+			sub := dial(b, second.clients).hello(quiet)
+			sub.send("SUB bench.subject 1\r\n")
+			sub.sync()
+			interested(b, first, "bench.subject", true)
+			counter := count(sub.Conn)
+			pub := dial(b, first.clients).hello(quiet)
+			one := fmt.Appendf(nil, "PUB bench.subject %d\r\n%s\r\n", size, strings.Repeat("x", size))
+			out := int64(len(fmt.Sprintf("MSG bench.subject 1 %d\r\n%s\r\n", size, strings.Repeat("x", size))))
+			const batch = 100
+			many := bytes.Repeat(one, batch)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			b.ResetTimer()
+			sent := 0
+			for ; sent+batch <= b.N; sent += batch {
+				pub.Write(many)
+			}
+			for ; sent < b.N; sent++ {
+				pub.Write(one)
+			}
+			counter.want <- int64(b.N) * out
+			pub.Write(one) // wakes the reader
+			<-counter.done
+			pub.sync()
+		})
+	}
+}
+
 // BenchmarkUniqueReplies measures publishes from inside to subjects that are used once, such as the
 // acknowledgements of streams, in bursts.
 func BenchmarkUniqueReplies(b *testing.B) {

@@ -35,7 +35,10 @@ type Broker struct {
 	start    time.Time
 	chunks   chunkPool
 
+	mesh *mesh // nil: no cluster
+
 	stats         trafficStats
+	routeStats    trafficStats // of routes, in both directions
 	slowConsumers atomic.Int64
 	nextID        atomic.Uint64
 	systemSeq     atomic.Uint64
@@ -96,6 +99,9 @@ func New(cfg Config) (*Broker, error) {
 		b.info.TLSAvailable = cfg.AllowNonTLS
 		b.info.TLSVerify = cfg.TLS.ClientAuth == tls.RequireAndVerifyClientCert
 	}
+	if cfg.Cluster != nil {
+		b.mesh = newMesh(b, cfg.Cluster)
+	}
 	if err := b.startServices(); err != nil {
 		return nil, err
 	}
@@ -136,22 +142,29 @@ func (b *Broker) Serve(l net.Listener) error {
 	b.wg.Add(1)
 	b.mu.Unlock()
 	defer b.wg.Done()
+	if err := b.acceptLoop(l, func(nc net.Conn) bool { return b.startConn(nc, false) }); err != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !b.draining {
+			return err
+		}
+	}
+	return nil
+}
+
+// acceptLoop calls start with every connection that l accepts. It ends without an error when start
+// returns false or the broker is shut down, and with one when l is closed.
+func (b *Broker) acceptLoop(l net.Listener, start func(net.Conn) bool) error {
 	const minDelay, maxDelay = 10 * time.Millisecond, time.Second
 	delay := minDelay
 	for {
 		nc, err := l.Accept()
 		if err != nil {
-			b.mu.Lock()
-			draining := b.draining
-			b.mu.Unlock()
-			if draining {
-				return nil
-			}
 			if errors.Is(err, net.ErrClosed) {
 				return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 			}
 			// Such as too many open files: others are still served, so try again.
-			b.log.Error("accept client", "listener", l.Addr().String(), "error", err, "retry", delay)
+			b.log.Error("accept connection", "listener", l.Addr().String(), "error", err, "retry", delay)
 			select {
 			case <-time.After(delay):
 			case <-b.quit:
@@ -161,7 +174,7 @@ func (b *Broker) Serve(l net.Listener) error {
 			continue
 		}
 		delay = minDelay
-		if !b.startConn(nc, false) {
+		if !start(nc) {
 			return nil
 		}
 	}
@@ -234,7 +247,7 @@ func (b *Broker) serve(c *client) {
 		c.startAuthTimer()
 	}
 	c.startPings(false)
-	c.readLoop()
+	c.readLoop(c)
 	c.dropSubs()
 }
 
@@ -265,7 +278,7 @@ func (b *Broker) unregister(c *client) {
 	c.out.mu.Lock()
 	reason := c.out.reason
 	c.out.mu.Unlock()
-	c.sendClientEvent(cmp.Or(reason, closedByClient))
+	c.sendClientEvent(cmp.Or(reason, closedByPeer))
 	level := slog.LevelDebug
 	if reason == closedSlowPending || reason == closedSlowDeadline {
 		level = slog.LevelWarn
@@ -278,6 +291,10 @@ func (c *client) newInfo() wire.Info {
 	info := c.b.info
 	info.ClientID, info.ClientIP, info.Nonce = c.id, c.host, c.nonce
 	info.LameDuck = c.b.lameDuck.Load()
+	if m := c.b.mesh; m != nil {
+		view := m.clients.Load()
+		info.Cluster, info.ClusterDynamic, info.ConnectURLs = view.name, view.dynamic, view.urls
+	}
 	if c.local && info.TLSRequired {
 		info.TLSRequired, info.TLSAvailable = false, true
 	}
@@ -318,6 +335,9 @@ func (b *Broker) LameDuck(ctx context.Context, duration, grace time.Duration) {
 	defer b.Shutdown()
 	b.stopListening()
 	b.lameDuck.Store(true)
+	if b.mesh != nil {
+		b.mesh.leave()
+	}
 	clients := b.allClients()
 	for _, c := range clients {
 		c.sendLameDuck()
@@ -368,6 +388,20 @@ func (c *client) sendLameDuck() {
 	}
 }
 
+// sendInfoUpdates tells clients that the cluster has changed: those that take INFO at any time and have
+// had the answer to their first PING, before which some clients do not expect one.
+func (b *Broker) sendInfoUpdates() {
+	for _, c := range b.allClients() {
+		c.mu.Lock()
+		takes := c.ponged && c.connect.Protocol >= 1
+		c.mu.Unlock()
+		if takes {
+			info := c.newInfo()
+			c.send(wire.AppendInfo(nil, &info))
+		}
+	}
+}
+
 // Shutdown closes listeners and connections, after what is queued for clients has been written or a
 // short time is over, and waits for all goroutines of the broker.
 func (b *Broker) Shutdown() {
@@ -382,4 +416,7 @@ func (b *Broker) Shutdown() {
 		c.closeAfterFlush(closedShutdown, false)
 	}
 	b.wg.Wait()
+	if b.mesh != nil {
+		b.mesh.close()
+	}
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -10,24 +11,11 @@ import (
 	"millrace/appliance/server/wire"
 )
 
-// Sizes of the read buffer.
-const (
-	readBufferMin = 512
-	readBufferMax = 64 << 10
-	// shrinkAfter is the number of successive reads of less than a quarter of the buffer that
-	// halve it.
-	shrinkAfter = 16
-)
-
-// lingerTime bounds the reading of what a client still sends after an error that closes its
-// connection. Closing a socket with unread bytes would make the -ERR line vanish.
-const lingerTime = closeFlush
-
 // closeReason tells why a connection ended; the texts are those of nats-server's monitoring.
 type closeReason string
 
 const (
-	closedByClient     closeReason = "Client Closed"
+	closedByPeer       closeReason = "Client Closed"
 	closedAuth         closeReason = "Authentication Failure"
 	closedAuthTimeout  closeReason = "Authentication Timeout"
 	closedProtocol     closeReason = "Protocol Violation"
@@ -44,22 +32,23 @@ const (
 	closedTLS          closeReason = "TLS Handshake Failure"
 	closedShutdown     closeReason = "Server Shutdown"
 	closedKicked       closeReason = "Kicked"
+
+	closedDuplicateRoute closeReason = "Duplicate Route"
+	closedClusterName    closeReason = "Cluster Name Conflict"
+	closedWrongPort      closeReason = "Incorrect Port"
+	closedServerName     closeReason = "Duplicate Server Name"
+	closedSecondEngine   closeReason = "JetStream Conflict"
 )
 
-// client is one connection.
+// client is the connection of a client.
 type client struct {
-	b     *Broker
+	conn
 	id    uint64
-	nc    net.Conn // the TLS connection once TLS is up
-	raw   *rawConn // nil: nc has no socket that can be written without waiting
 	host  string
 	port  int
 	start time.Time
 	nonce string
 	local bool // in-process: TLS is never required
-
-	out     outbound
-	written chan struct{} // closed when the writer has ended
 
 	lastIn  atomic.Int64 // unix ns of the last message, subscription change or PING
 	inMsgs  atomic.Int64
@@ -70,6 +59,7 @@ type client struct {
 	mu          sync.Mutex
 	connect     wire.Connect
 	connected   bool         // CONNECT was received
+	ponged      bool         // the first PING after CONNECT was answered
 	account     *Account     // nil before authentication
 	perms       *permissions // also written under out.mu
 	info        *ClientInfo  // nil before CONNECT
@@ -82,31 +72,26 @@ type client struct {
 	maxPayload  int64           // -1: no limit
 
 	// Owned by readLoop.
-	parser      wire.Parser
-	router      router
-	touched     flushList
-	message     message
-	scratch     []byte
-	publish     publishCheck
-	awaiting    bool // nothing but CONNECT is accepted
-	firstPonged bool
-	maxSubs     int
-	batchMsgs   int64
-	batchBytes  int64
-	active      bool // the batch had a message, subscription change or PING
+	parser     wire.Parser
+	router     router
+	touched    flushList
+	message    message
+	scratch    []byte
+	publish    publishCheck
+	awaiting   bool // nothing but CONNECT is accepted
+	maxSubs    int
+	batchMsgs  int64
+	batchBytes int64
+	active     bool // the batch had a message, subscription change or PING
 }
 
 func newClient(b *Broker, nc net.Conn, local bool) *client {
 	c := &client{
-		b: b, nc: nc, local: local, start: time.Now(),
+		local: local, start: time.Now(),
 		connect: wire.DefaultConnect(),
 		subs:    make(map[string]*Sub),
-		written: make(chan struct{}),
 	}
-	c.out.pool = &b.chunks
-	c.out.maxPending = b.cfg.MaxPending
-	c.out.wake.L = &c.out.mu
-	c.out.lastFlush = smallChunk
+	c.conn.init(b, nc)
 	c.router.touched = &c.touched
 	c.router.from = c
 	c.parser.MaxControlLine = b.cfg.MaxControlLine
@@ -135,49 +120,14 @@ func (c *client) limit(a *Account) {
 	c.parser.MaxPayload, c.maxSubs = int(max(maxPayload, -1)), maxSubs
 }
 
-// readLoop reads and handles operations until the connection ends.
-func (c *client) readLoop() {
-	buf := make([]byte, readBufferMin)
-	end, short := 0, 0
-	for {
-		n, err := c.nc.Read(buf[end:])
-		full := n == len(buf)-end
-		end += n
-		used, perr := c.handleAll(buf[:end])
-		c.endBatch()
-		if perr != nil {
-			c.fail(perr)
-			return
-		}
-		if err != nil {
-			c.closeAfterFlush(closedByClient, false)
-			return
-		}
-		end = copy(buf, buf[used:end])
+// need is what the parser knows of the size of an incomplete operation.
+func (c *client) need() int { return c.parser.Need() }
 
-		size := len(buf)
-		switch need := c.parser.Need(); {
-		case need > size:
-			size = need
-		case full && size < readBufferMax:
-			size, short = 2*size, 0
-		case n < size/4 && need == 0:
-			if short++; short >= shrinkAfter && size > readBufferMin && end <= size/2 {
-				size, short = max(size/2, readBufferMin), 0
-			}
-		default:
-			short = 0
-		}
-		if end == size {
-			size *= 2 // a line longer than the buffer
-		}
-		if size != len(buf) {
-			next := make([]byte, size)
-			copy(next, buf[:end])
-			buf = next
-		}
-	}
-}
+// input is the connection always.
+func (c *client) input([]byte) io.Reader { return nil }
+
+// failRead ends the connection of a client that has broken the protocol.
+func (c *client) failRead(err error) { c.fail(err) }
 
 // handleAll handles all complete operations of buf and returns the bytes they take.
 func (c *client) handleAll(buf []byte) (int, error) {
@@ -217,10 +167,8 @@ func (c *client) endBatch() {
 		c.b.stats.addIn(c.batchMsgs, c.batchBytes)
 		c.batchMsgs, c.batchBytes = 0, 0
 	}
-	if r := &c.router; r.outMsgs > 0 {
-		c.account.stats.addOut(r.outMsgs, r.outBytes)
-		c.b.stats.addOut(r.outMsgs, r.outBytes)
-		r.outMsgs, r.outBytes = 0, 0
+	if c.account != nil {
+		c.router.count(c.account)
 	}
 }
 
@@ -250,62 +198,13 @@ func (c *client) fail(err error) {
 	c.drain()
 }
 
-// drain reads until the client closes or lingerTime is over, and closes the connection.
-func (c *client) drain() {
-	c.nc.SetReadDeadline(time.Now().Add(lingerTime))
-	var buf [4096]byte
-	for {
-		if _, err := c.nc.Read(buf[:]); err != nil {
-			break
-		}
-	}
-	c.abort(closedByClient)
-}
-
-// address is the client's address for the log.
-func (c *client) address() string { return c.nc.RemoteAddr().String() }
-
-// closeAfterFlush ends the connection once what is queued has been written, or closeFlush is over.
-// With linger the read loop drains the connection before it is closed.
-func (c *client) closeAfterFlush(reason closeReason, linger bool) {
+// reply queues b; the read loop flushes it at the end of its batch.
+func (c *client) reply(b []byte) {
 	o := &c.out
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closing {
-		return
-	}
-	o.closing, o.reason, o.linger = true, reason, linger
-	c.nc.SetWriteDeadline(time.Now().Add(closeFlush))
-	o.wake.Signal()
-}
-
-// abort ends the connection without writing anything more.
-func (c *client) abort(reason closeReason) {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	c.abortLocked(reason)
-}
-
-// abortLocked needs out.mu. The writer closes the connection; the deadline ends what it and the read
-// loop wait for.
-func (c *client) abortLocked(reason closeReason) {
-	o := &c.out
-	if o.hard {
-		return
-	}
 	if !o.closing {
-		o.reason = reason
+		o.appendLocked(b)
+		c.touched.addLocked(&c.conn)
 	}
-	o.closing, o.hard, o.linger = true, true, false
-	c.nc.SetDeadline(time.Unix(1, 0))
-	o.wake.Signal()
-}
-
-// slowLocked ends a connection that does not take its messages; it needs out.mu.
-func (c *client) slowLocked(reason closeReason) {
-	if c.out.closing {
-		return
-	}
-	c.b.slowConsumers.Add(1)
-	c.abortLocked(reason)
+	o.mu.Unlock()
 }

@@ -69,6 +69,12 @@ type Config struct {
 	TLSHandshakeFirst bool          // handshake before INFO
 	AllowNonTLS       bool          // with TLS: plain clients are served too (tls_available)
 
+	Cluster *ClusterConfig // nil: this server is alone
+
+	// CarrierReply are the replies that, on a route, take along the subject that receivers are to see
+	// when it is not the one they subscribe to; the zero value: none do.
+	CarrierReply CarrierReply
+
 	// ReservedReplies are prefixes that clients may not use as a reply subject (such as "$JS.ACK.");
 	// a publish with such a reply gets a permissions violation.
 	ReservedReplies []string
@@ -78,6 +84,34 @@ type Config struct {
 	VarzExtension func() map[string]any
 
 	Logger *slog.Logger // nil: nothing is logged
+}
+
+// CarrierReply describes reply subjects such as "$JS.ACK.…@orders.new" on a route.
+type CarrierReply struct {
+	Prefix string // of the subject; empty: there are none
+	Tokens int    // of the subject at least, before the '@'
+}
+
+// matches reports whether reply can take a subject along.
+func (c CarrierReply) matches(reply []byte) bool {
+	return c.Prefix != "" && len(reply) > len(c.Prefix) && str(reply[:len(c.Prefix)]) == c.Prefix
+}
+
+// at returns the place of the '@' before the subject that reply takes along, 0 if it takes none.
+func (c CarrierReply) at(reply []byte) int {
+	if !c.matches(reply) {
+		return 0
+	}
+	tokens := 1
+	for i, b := range reply {
+		switch {
+		case b == subject.Sep:
+			tokens++
+		case b == '@' && tokens >= c.Tokens && i < len(reply)-1:
+			return i
+		}
+	}
+	return 0
 }
 
 // AccountConfig describes one account: an isolated subject space and its users.
@@ -133,6 +167,9 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.WriteDeadline, DefaultWriteDeadline)
 	setDefault(&c.AuthTimeout, DefaultAuthTimeout)
 	setDefault(&c.TLSTimeout, DefaultTLSTimeout)
+	if c.Cluster != nil {
+		c.Cluster = c.Cluster.withDefaults(&c)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -156,6 +193,11 @@ func (c *Config) validate() error {
 	} {
 		if n < 0 {
 			return fmt.Errorf("broker config: %s is negative: %d", name, n)
+		}
+	}
+	if c.Cluster != nil {
+		if err := c.Cluster.validate(); err != nil {
+			return err
 		}
 	}
 	const maxPayload = 1<<31 - 1

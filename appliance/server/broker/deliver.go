@@ -20,14 +20,39 @@ const (
 // router finds the subscriptions of messages and delivers to them. It belongs to one goroutine at a
 // time.
 type router struct {
-	cache   subject.Cache[*Sub]
-	scratch subject.Result[*Sub]
-	touched *flushList // nil: receivers are woken at each message
+	cache         subject.Cache[*Sub]
+	scratch       subject.Result[*Sub]
+	remoteCache   subject.Cache[*remoteSub]
+	remoteScratch subject.Result[*remoteSub]
+	targets       []routeTarget // routes that the message under way goes to
+	line          []byte        // scratch
+	touched       *flushList    // nil: receivers are woken at each message
 
-	from    *client       // the publishing client; nil: a publish from inside
+	from    *client       // the publishing client; nil: a publish from inside or from a route
+	routed  bool          // of a route: it waits for slow subscribers too, but not for stuck ones
 	stalled time.Duration // time waited for slow subscribers since the batch began
 
-	outMsgs, outBytes int64 // delivered to clients, not yet counted in the totals
+	outMsgs, outBytes       int64 // delivered to clients, not yet counted in the totals
+	routedMsgs, routedBytes int64 // sent to other servers, not yet counted
+}
+
+// count adds what was delivered to the totals.
+func (r *router) count(a *Account) {
+	if r.outMsgs > 0 {
+		a.stats.addOut(r.outMsgs, r.outBytes)
+		a.broker.stats.addOut(r.outMsgs, r.outBytes)
+		r.outMsgs, r.outBytes = 0, 0
+	}
+	if r.routedMsgs > 0 {
+		a.broker.routeStats.addOut(r.routedMsgs, r.routedBytes)
+		r.routedMsgs, r.routedBytes = 0, 0
+	}
+}
+
+// routeTarget is a route that a message goes to, and the queue groups that get it there.
+type routeTarget struct {
+	route  *route
+	queues []string
 }
 
 // match returns the subscriptions of a that a message on subject reaches. The result is good until
@@ -45,29 +70,118 @@ func (r *router) match(a *Account, subj string) *subject.Result[*Sub] {
 	return &r.scratch
 }
 
-// route delivers m to every plain subscription and to one member of each queue group that match
-// deliver, and returns the number of receivers.
-func (r *router) route(a *Account, deliver string, m *message) int {
-	res := r.match(a, deliver)
+// matchRemote returns the interest of other servers in subj, nil if there is none at all. The result
+// is good until the next call.
+func (r *router) matchRemote(a *Account, subj string) *subject.Result[*remoteSub] {
+	generation := a.remoteGeneration.Load()
+	if generation == 0 {
+		return nil // never any
+	}
+	if res := r.remoteCache.Get(generation, subj); res != nil {
+		return res
+	}
+	a.mu.RLock()
+	a.remote.Match(subj, &r.remoteScratch)
+	a.mu.RUnlock()
+	r.remoteCache.Put(generation, subj, &r.remoteScratch)
+	return &r.remoteScratch
+}
+
+// publish delivers m to every plain subscription and to one member of each queue group that match
+// deliver, of this server and the others, and returns the number of receivers; another server is one.
+func (r *router) publish(a *Account, deliver string, m *message) int {
+	res, remote := r.match(a, deliver), r.matchRemote(a, deliver)
 	n := 0
 	for _, s := range res.Plain {
 		if r.deliver(a, s, m) {
 			n++
 		}
 	}
+	if remote == nil || remote.Empty() {
+		for i := range res.Queues {
+			if r.deliverQueue(a, res.Queues[i].Members, m, nil) {
+				n++
+			}
+		}
+		return n
+	}
 	for i := range res.Queues {
-		if r.deliverQueue(a, res.Queues[i].Members, m) {
+		g := &res.Queues[i]
+		if r.deliverQueue(a, g.Members, m, group(remote, g.Name)) {
 			n++
 		}
 	}
+	for i := range remote.Queues {
+		if g := &remote.Queues[i]; group(res, g.Name) == nil {
+			r.toQueue(g.Members)
+		}
+	}
+	for _, s := range remote.Plain {
+		r.target(s.route)
+	}
+	return n + r.sendRoutes(a, deliver, m)
+}
+
+// publishRouted delivers m, which came on a route, to the plain subscriptions of this server and to
+// one member of each of the named queue groups. It never goes to another server.
+func (r *router) publishRouted(a *Account, deliver string, queues [][]byte, m *message) {
+	res := r.match(a, deliver)
+	for _, s := range res.Plain {
+		r.deliver(a, s, m)
+	}
+	for _, name := range queues {
+		if members := group(res, str(name)); members != nil {
+			r.deliverQueue(a, members, m, nil)
+		}
+	}
+}
+
+// target notes that the message under way goes to rt and returns what it says there.
+func (r *router) target(rt *route) *routeTarget {
+	for i := range r.targets {
+		if r.targets[i].route == rt {
+			return &r.targets[i]
+		}
+	}
+	n := len(r.targets)
+	if n < cap(r.targets) {
+		r.targets = r.targets[:n+1] // keeps the queue names' slice of an earlier use
+	} else {
+		r.targets = append(r.targets, routeTarget{})
+	}
+	t := &r.targets[n]
+	t.route, t.queues = rt, t.queues[:0]
+	return t
+}
+
+// toQueue notes that a member of a queue group on another server gets the message under way.
+func (r *router) toQueue(members []*remoteSub) {
+	s := pick(members)
+	t := r.target(s.route)
+	t.queues = append(t.queues, s.queue)
+}
+
+// sendRoutes sends m to the noted routes and returns the number of those that took it.
+func (r *router) sendRoutes(a *Account, deliver string, m *message) int {
+	n := 0
+	for i := range r.targets {
+		t := &r.targets[i]
+		if t.route.deliver(r, a, deliver, t.queues, m) {
+			n++
+		}
+		t.route = nil
+		clear(t.queues)
+	}
+	r.targets = r.targets[:0]
 	return n
 }
 
 // deliverQueue delivers m to a random member; one that cannot take it now is passed over for the
-// next, unless no other can either.
-func (r *router) deliverQueue(a *Account, members []*Sub, m *message) bool {
+// next, or for one of the members on other servers, unless no other can either. It reports whether a
+// member of this server took m.
+func (r *router) deliverQueue(a *Account, members []*Sub, m *message, elsewhere []*remoteSub) bool {
 	start := 0
-	if len(members) > 1 {
+	if len(members) > 1 || len(elsewhere) > 0 {
 		start = rand.IntN(len(members))
 		for i := range members {
 			s := members[(start+i)%len(members)]
@@ -78,6 +192,10 @@ func (r *router) deliverQueue(a *Account, members []*Sub, m *message) bool {
 				return true
 			}
 		}
+	}
+	if len(elsewhere) > 0 {
+		r.toQueue(elsewhere)
+		return false
 	}
 	for i := range members {
 		if r.deliver(a, members[(start+i)%len(members)], m) {
@@ -110,7 +228,7 @@ func (r *router) deliver(a *Account, s *Sub, m *message) bool {
 	}
 	o := &c.out
 	o.mu.Lock()
-	if o.stall != nil && r.from != nil && c != r.from {
+	if o.stall != nil && c != r.from && (r.from != nil || r.routed) {
 		r.waitLocked(o)
 	}
 	if s.closed || o.closing {
@@ -130,7 +248,7 @@ func (r *router) deliver(a *Account, s *Sub, m *message) bool {
 		o.mu.Unlock()
 		return false
 	}
-	if o.pending > o.maxPending/4*3 && o.stall == nil {
+	if o.pending > o.stallAt && o.stall == nil {
 		o.stall = make(chan struct{})
 	}
 	o.outMsgs++
@@ -139,7 +257,7 @@ func (r *router) deliver(a *Account, s *Sub, m *message) bool {
 		o.replies.add(c.perms, m.reply)
 	}
 	if r.touched != nil {
-		r.touched.addLocked(c)
+		r.touched.addLocked(&c.conn)
 	} else {
 		o.signalLocked()
 	}
@@ -152,14 +270,14 @@ func (r *router) deliver(a *Account, s *Sub, m *message) bool {
 	return true
 }
 
-// waitLocked waits, without o.mu, until the client has caught up or the time for it is used up.
+// waitLocked waits, without o.mu, until the peer has caught up or the time for it is used up.
 func (r *router) waitLocked(o *outbound) {
 	wait := stallMin
 	if o.pending >= o.maxPending {
 		wait = stallMax
 	}
 	wait = min(wait, stallTotal-r.stalled)
-	if wait <= 0 {
+	if wait <= 0 || (o.fair || r.routed) && o.stuckLocked() {
 		return
 	}
 	stall := o.stall
@@ -223,7 +341,7 @@ func (p *Publisher) PublishAs(deliver, subject, reply string, header, data []byt
 	m := &p.message
 	m.subject, m.reply, m.header, m.data = view(subject), view(reply), header, data
 	m.setSizes()
-	n := p.router.route(p.account, deliver, m)
+	n := p.router.publish(p.account, deliver, m)
 	m.subject, m.reply, m.header, m.data, m.msg = nil, nil, nil, nil, Msg{}
 	return n
 }
@@ -231,9 +349,7 @@ func (p *Publisher) PublishAs(deliver, subject, reply string, header, data []byt
 // Flush ends the burst: everything published is on its way to the receivers.
 func (p *Publisher) Flush() {
 	p.touched.flush()
-	p.account.stats.addOut(p.router.outMsgs, p.router.outBytes)
-	p.account.broker.stats.addOut(p.router.outMsgs, p.router.outBytes)
-	p.router.outMsgs, p.router.outBytes = 0, 0
+	p.router.count(p.account)
 }
 
 // Publish publishes from inside and returns the number of receivers. The arguments are copied before

@@ -66,7 +66,7 @@ func (c *client) handlePub(op *wire.Op) error {
 		c.reply([]byte(wire.OK))
 	}
 	m.client = c.info
-	if n := c.router.route(c.account, str(m.subject), m); n == 0 && len(m.reply) > 0 && c.connect.NoResponders {
+	if n := c.router.publish(c.account, str(m.subject), m); n == 0 && len(m.reply) > 0 && c.connect.NoResponders {
 		c.noResponders(m)
 	}
 	return nil
@@ -203,10 +203,12 @@ func (c *client) dropSubs() {
 func (c *client) handlePing() {
 	c.active = true
 	c.reply([]byte(wire.Pong))
-	if !c.connected || c.firstPonged {
+	if !c.connected || c.ponged {
 		return
 	}
-	c.firstPonged = true
+	c.mu.Lock()
+	c.ponged = true
+	c.mu.Unlock()
 	if c.connect.Protocol < 1 {
 		return
 	}
@@ -239,13 +241,15 @@ func (c *client) handleConnect(doc []byte) error {
 	if err != nil {
 		return newCloseError(closedProtocol, wire.TextUnknownOp, err.Error())
 	}
-	if first {
-		c.startPings(true)
-	} else {
+	if !first {
 		c.dropSubs()
 	}
 	if err := c.authenticate(); err != nil {
 		return err
+	}
+	if first {
+		// Not before: while a hash is compared the client waits for its PONG and expects no PING.
+		c.startPings(true)
 	}
 	if connect.Protocol < 0 || connect.Protocol > 1 {
 		return newCloseError(closedBadProtocol, wire.TextBadProtocol, fmt.Sprint(connect.Protocol))
@@ -327,6 +331,7 @@ func (c *client) bind(id identity) bool {
 	c.mu.Unlock()
 	c.publish = publishCheck{}
 	c.router.cache.Clear()
+	c.router.remoteCache.Clear()
 	c.limit(id.account)
 	return true
 }

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"net"
 	"sync"
 	"time"
 )
@@ -54,7 +53,7 @@ func (p *chunkPool) put(b []byte) {
 	}
 }
 
-// outbound is the queue of bytes to one client. Any goroutine appends under mu; at any time at most
+// outbound is the queue of bytes to one client or route. Any goroutine appends under mu; at any time at most
 // one goroutine, the one that set flushing, writes to the connection, without mu.
 //
 // Invariants:
@@ -62,27 +61,33 @@ func (p *chunkPool) put(b []byte) {
 //  2. When chunks is not empty, then flushing, signaled or touched is set: someone will write them.
 //  3. After closing is set nothing is appended.
 type outbound struct {
-	pool       *chunkPool
-	maxPending int64
+	pool          *chunkPool
+	maxPending    int64         // more cuts the peer off
+	writeDeadline time.Duration // for one blocked write
+	stallAt       int64         // more makes fast producers wait a moment
+	fair          bool          // no one waits for a peer that has taken nothing for stuckAfter
 
-	mu        sync.Mutex
-	wake      sync.Cond // signaled, closing or the end of a flush, for the writer
-	chunks    [][]byte
-	spare     [][]byte // chunk list of the last flush, for reuse
-	pending   int64
-	lastFlush int  // bytes of the last flush: the size of the next first chunk
-	flushing  bool // a goroutine writes to the connection
-	signaled  bool // the writer has been told to flush
-	touched   bool // a flushList has promised to flush
-	closing   bool
-	hard      bool          // closing without a last flush
-	linger    bool          // closing leaves the connection to the read loop
-	reason    closeReason   // why it is closing
-	stall     chan struct{} // closed when fast producers may go on; nil: no one waits
-	headers   bool          // the client takes message headers
-	outMsgs   int64
-	outBytes  int64
-	replies   *replyTracker // reply subjects the client may publish to; nil: not tracked
+	mu         sync.Mutex
+	wake       sync.Cond // signaled, closing or the end of a flush, for the writer
+	chunks     [][]byte
+	spare      [][]byte // chunk list of the last flush, for reuse
+	pending    int64
+	lastFlush  int       // bytes of the last flush: the size of the next first chunk
+	wroteAt    time.Time // of the last bytes that went out
+	flushing   bool      // a goroutine writes to the connection
+	signaled   bool      // the writer has been told to flush
+	touched    bool      // a flushList has promised to flush
+	closing    bool
+	hard       bool          // closing without a last flush
+	linger     bool          // closing leaves the connection to the read loop
+	reason     closeReason   // why it is closing
+	stall      chan struct{} // closed when fast producers may go on; nil: no one waits
+	empty      chan struct{} // closed when nothing is pending any more; nil: no one waits
+	compressor *compressor   // nil: bytes leave as they are
+	headers    bool          // the client takes message headers
+	outMsgs    int64
+	outBytes   int64
+	replies    *replyTracker // reply subjects the client may publish to; nil: not tracked
 }
 
 // tailLocked returns the last chunk, with room for n bytes if a chunk can have it.
@@ -131,6 +136,9 @@ func (o *outbound) doneLocked(bufs [][]byte, n int) {
 	o.flushing = false
 	o.pending -= int64(n)
 	o.lastFlush = n
+	if n > 0 {
+		o.wroteAt = time.Now()
+	}
 	i := 0
 	for i < len(bufs) && n >= len(bufs[i]) {
 		n -= len(bufs[i])
@@ -149,11 +157,22 @@ func (o *outbound) doneLocked(bufs [][]byte, n int) {
 		clear(bufs)
 		o.spare = bufs[:0]
 	}
-	if o.stall != nil && (len(rest) == 0 || o.pending < o.maxPending/4*3) {
+	if o.empty != nil && o.pending == 0 {
+		close(o.empty)
+		o.empty = nil
+	}
+	if o.stall != nil && (len(rest) == 0 || o.pending < o.stallAt) {
 		close(o.stall)
 		o.stall = nil
 	}
 }
+
+// stuckAfter is for how long a peer has taken nothing when those who must not be held up no longer wait
+// for it.
+const stuckAfter = time.Second
+
+// stuckLocked reports whether the peer has taken nothing for too long to be waited for.
+func (o *outbound) stuckLocked() bool { return time.Since(o.wroteAt) > stuckAfter }
 
 // dropLocked gives up everything queued.
 func (o *outbound) dropLocked() {
@@ -162,159 +181,37 @@ func (o *outbound) dropLocked() {
 		o.pool.put(b)
 	}
 	o.chunks = nil
+	if o.empty != nil {
+		close(o.empty)
+		o.empty = nil
+	}
 	if o.stall != nil {
 		close(o.stall)
 		o.stall = nil
 	}
 }
 
-// send queues b and wakes the writer. It may be called by any goroutine.
-func (c *client) send(b []byte) {
-	o := &c.out
-	o.mu.Lock()
-	if !o.closing {
-		o.appendLocked(b)
-		o.signalLocked()
-	}
-	o.mu.Unlock()
-}
-
-// reply queues b; the read loop flushes it at the end of its batch.
-func (c *client) reply(b []byte) {
-	o := &c.out
-	o.mu.Lock()
-	if !o.closing {
-		o.appendLocked(b)
-		c.touched.addLocked(c)
-	}
-	o.mu.Unlock()
-}
-
-// flushList is the clients that one goroutine appended to and will flush when its batch ends.
-type flushList struct{ clients []*client }
+// flushList is the connections that one goroutine appended to and will flush when its batch ends.
+type flushList struct{ conns []*conn }
 
 // addLocked notes c, whose out.mu is held.
-func (f *flushList) addLocked(c *client) {
+func (f *flushList) addLocked(c *conn) {
 	if !c.out.touched {
 		c.out.touched = true
-		f.clients = append(f.clients, c)
+		f.conns = append(f.conns, c)
 	}
 }
 
-// inlineFlushes is the number of clients that a goroutine writes to itself at the end of a batch;
+// inlineFlushes is the number of connections that a goroutine writes to itself at the end of a batch;
 // more than that are left to their writers, which run in parallel.
 const inlineFlushes = 2
 
-// flush has everything written that was appended to the noted clients.
+// flush has everything written that was appended to the noted connections.
 func (f *flushList) flush() {
-	inline := len(f.clients) <= inlineFlushes
-	for i, c := range f.clients {
+	inline := len(f.conns) <= inlineFlushes
+	for i, c := range f.conns {
 		c.flushTouched(inline)
-		f.clients[i] = nil
+		f.conns[i] = nil
 	}
-	f.clients = f.clients[:0]
-}
-
-// flushTouched keeps the promise of touched: it writes as much as the socket takes at once, and
-// leaves the rest to the writer.
-func (c *client) flushTouched(inline bool) {
-	o := &c.out
-	o.mu.Lock()
-	o.touched = false
-	switch {
-	case len(o.chunks) == 0 || o.flushing || o.closing:
-		// Nothing left, or the goroutine that writes now goes on until nothing is.
-		o.mu.Unlock()
-		return
-	case !inline || c.raw == nil:
-		o.signalLocked()
-		o.mu.Unlock()
-		return
-	}
-	bufs := o.takeLocked()
-	o.mu.Unlock()
-
-	n, err := c.raw.write(bufs)
-
-	o.mu.Lock()
-	o.doneLocked(bufs, n)
-	if len(o.chunks) > 0 || o.closing {
-		o.signaled = true
-		o.wake.Signal()
-	}
-	o.mu.Unlock()
-	if err != nil {
-		c.abort(closedWriteError)
-	}
-}
-
-// writeLoop writes what others do not, and closes the connection in the end.
-func (c *client) writeLoop() {
-	defer close(c.written)
-	o := &c.out
-	o.mu.Lock()
-	for {
-		for o.flushing || !(o.signaled || o.closing) {
-			o.wake.Wait()
-		}
-		if o.hard || (o.closing && len(o.chunks) == 0) {
-			break
-		}
-		if len(o.chunks) == 0 {
-			o.signaled = false
-			continue
-		}
-		bufs := o.takeLocked()
-		deadline := c.b.cfg.WriteDeadline
-		if o.closing {
-			deadline = min(deadline, closeFlush)
-		}
-		// Under mu, so that closeAfterFlush cannot set its shorter deadline before this one.
-		c.nc.SetWriteDeadline(time.Now().Add(deadline))
-		o.mu.Unlock()
-
-		n, err := writeAll(c.nc, bufs)
-
-		o.mu.Lock()
-		if !o.closing {
-			c.nc.SetWriteDeadline(time.Time{})
-		}
-		o.doneLocked(bufs, n)
-		if err != nil {
-			if ne, ok := err.(net.Error); ok && ne.Timeout() && !o.closing {
-				c.slowLocked(closedSlowDeadline)
-			} else {
-				c.abortLocked(closedWriteError)
-			}
-			break
-		}
-		if len(o.chunks) > 0 {
-			o.signaled = true
-		}
-	}
-	o.dropLocked()
-	linger := o.linger && !o.hard
-	o.mu.Unlock()
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && linger {
-		half.CloseWrite() // the read loop drains and closes
-		return
-	}
-	c.nc.Close()
-}
-
-// writeAll writes bufs and returns the bytes written.
-func writeAll(nc net.Conn, bufs [][]byte) (int, error) {
-	total := 0
-	for len(bufs) > 0 {
-		k := min(len(bufs), writevMax)
-		// WriteTo consumes the slice of slices it is given: the caller keeps its own.
-		v := append(net.Buffers(nil), bufs[:k]...)
-		n, err := v.WriteTo(nc)
-		total += int(n)
-		if err != nil {
-			return total, err
-		}
-		bufs = bufs[k:]
-	}
-	return total, nil
+	f.conns = f.conns[:0]
 }

@@ -20,6 +20,7 @@ type ServerInfo struct {
 	Name      string    `json:"name"`
 	Host      string    `json:"host"`
 	ID        string    `json:"id"`
+	Cluster   string    `json:"cluster,omitempty"`
 	Version   string    `json:"ver"`
 	JetStream bool      `json:"jetstream"`
 	Flags     uint64    `json:"flags"` // 1: JetStream
@@ -31,12 +32,20 @@ type ServerInfo struct {
 func (b *Broker) ServerInfo() ServerInfo {
 	info := ServerInfo{
 		Name: b.cfg.ServerName, Host: b.cfg.Host, ID: b.id, Version: b.cfg.Version, JetStream: b.cfg.JetStream,
-		Seq: b.systemSeq.Add(1), Time: time.Now().UTC(),
+		Seq: b.systemSeq.Add(1), Time: time.Now().UTC(), Cluster: b.Cluster(),
 	}
 	if info.JetStream {
 		info.Flags = 1
 	}
 	return info
+}
+
+// Cluster returns the present name of the cluster; empty: there is none.
+func (b *Broker) Cluster() string {
+	if b.mesh == nil {
+		return ""
+	}
+	return b.mesh.clients.Load().name
 }
 
 // response is the envelope of answers to requests to a server.
@@ -68,7 +77,7 @@ func (f *serverFilter) meant(b *Broker) bool {
 		same = func(have, want string) bool { return have == want }
 	}
 	return (f.Name == "" || same(b.cfg.ServerName, f.Name)) && (f.Host == "" || same(b.cfg.Host, f.Host)) &&
-		f.Cluster == "" && f.Domain == "" && len(f.Tags) == 0
+		(f.Cluster == "" || same(b.Cluster(), f.Cluster)) && f.Domain == "" && len(f.Tags) == 0
 }
 
 // ServeServerRequest makes this server answer the requests $SYS.REQ.SERVER.PING.<verb> and
@@ -129,7 +138,7 @@ func (b *Broker) publishJSON(a *Account, subject string, doc any) {
 // startServices subscribes the services that every broker has.
 func (b *Broker) startServices() error {
 	for _, a := range b.accounts {
-		if _, err := a.Subscribe(userInfoSubject, "", b.answerUserInfo); err != nil {
+		if err := a.subscribePrivately(userInfoSubject, b.answerUserInfo); err != nil {
 			return err
 		}
 	}
@@ -165,6 +174,9 @@ func (b *Broker) startServices() error {
 		}
 		return b.Connz(o)
 	}); err != nil {
+		return err
+	}
+	if err := b.ServeServerRequest("ROUTEZ", func([]byte) (any, error) { return b.Routez(), nil }); err != nil {
 		return err
 	}
 	return b.ServeServerRequest("KICK", func(request []byte) (any, error) {

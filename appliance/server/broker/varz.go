@@ -34,6 +34,7 @@ type ServerStats struct {
 	Received            trafficCount `json:"received"`
 	ReceivedFromClients trafficCount `json:"received_from_clients"`
 	SlowConsumers       int64        `json:"slow_consumers"`
+	Routes              []routeStat  `json:"routes,omitempty"`
 	MaxProcs            int          `json:"gomaxprocs"`
 }
 
@@ -41,10 +42,13 @@ type ServerStats struct {
 func (b *Broker) Statsz() Statsz {
 	cpu, mem := processUsage(b.start)
 	traffic := b.Traffic()
-	sent, received := trafficCount{traffic.OutMsgs, traffic.OutBytes}, trafficCount{traffic.InMsgs, traffic.InBytes}
+	routes := b.routeStats.load()
+	toClients, fromClients := trafficCount{traffic.OutMsgs, traffic.OutBytes}, trafficCount{traffic.InMsgs, traffic.InBytes}
+	sent := trafficCount{toClients.Msgs + routes.OutMsgs, toClients.Bytes + routes.OutBytes}
+	received := trafficCount{fromClients.Msgs + routes.InMsgs, fromClients.Bytes + routes.InBytes}
 	s := ServerStats{
-		Start: b.start, Mem: mem, Cores: runtime.NumCPU(), CPU: cpu, Sent: sent, SentToClients: sent,
-		Received: received, ReceivedFromClients: received, SlowConsumers: b.SlowConsumers(), MaxProcs: runtime.GOMAXPROCS(0),
+		Start: b.start, Mem: mem, Cores: runtime.NumCPU(), CPU: cpu, Sent: sent, SentToClients: toClients,
+		Received: received, ReceivedFromClients: fromClients, Routes: b.routeStatList(), SlowConsumers: b.SlowConsumers(), MaxProcs: runtime.GOMAXPROCS(0),
 	}
 	for _, a := range b.accounts {
 		s.Subscriptions += uint32(a.Subscriptions())
@@ -102,8 +106,35 @@ type Varz struct {
 	Subscriptions    uint32        `json:"subscriptions"`
 	ConfigLoadTime   time.Time     `json:"config_load_time"`
 	SystemAccount    string        `json:"system_account,omitempty"`
+	Routes           int           `json:"routes"`
+	Cluster          *clusterVarz  `json:"cluster,omitempty"`
 
 	extension map[string]any
+}
+
+// clusterVarz describes the cluster in Varz.
+type clusterVarz struct {
+	Name        string   `json:"name"`
+	Host        string   `json:"addr"`
+	Port        int      `json:"cluster_port"`
+	AuthTimeout float64  `json:"auth_timeout"` // seconds
+	URLs        []string `json:"urls,omitempty"`
+	TLSRequired bool     `json:"tls_required,omitempty"`
+}
+
+// varz describes the cluster.
+func (m *mesh) varz() *clusterVarz {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v := &clusterVarz{
+		Name: m.name, Host: m.cfg.Host, Port: m.port, AuthTimeout: m.cfg.AuthTimeout.Seconds(), TLSRequired: m.cfg.TLS != nil,
+	}
+	for _, text := range m.cfg.Routes {
+		if u, err := parseRoute(text); err == nil {
+			v.URLs = append(v.URLs, u.Host)
+		}
+	}
+	return v
 }
 
 // Varz returns the present description, with what Config.VarzExtension adds.
@@ -119,9 +150,14 @@ func (b *Broker) Varz() *Varz {
 		MaxPending: b.cfg.MaxPending, TLSTimeout: b.cfg.TLSTimeout.Seconds(), WriteDeadline: b.cfg.WriteDeadline,
 		Start: b.start, Now: now, Uptime: uptime(now.Sub(b.start)), Mem: s.Mem, Cores: s.Cores, MaxProcs: s.MaxProcs, CPU: s.CPU,
 		Connections: s.Connections, TotalConnections: s.TotalConnections,
-		InMsgs: s.Received.Msgs, InBytes: s.Received.Bytes, InClientMsgs: s.Received.Msgs, InClientBytes: s.Received.Bytes,
-		OutMsgs: s.Sent.Msgs, OutBytes: s.Sent.Bytes, OutClientMsgs: s.Sent.Msgs, OutClientBytes: s.Sent.Bytes,
+		InMsgs: s.Received.Msgs, InBytes: s.Received.Bytes,
+		InClientMsgs: s.ReceivedFromClients.Msgs, InClientBytes: s.ReceivedFromClients.Bytes,
+		OutMsgs: s.Sent.Msgs, OutBytes: s.Sent.Bytes, OutClientMsgs: s.SentToClients.Msgs, OutClientBytes: s.SentToClients.Bytes,
 		SlowConsumers: s.SlowConsumers, Subscriptions: s.Subscriptions, ConfigLoadTime: b.start, SystemAccount: b.system.name,
+		Routes: len(s.Routes),
+	}
+	if b.mesh != nil {
+		v.Cluster = b.mesh.varz()
 	}
 	if b.cfg.VarzExtension != nil {
 		v.extension = b.cfg.VarzExtension()

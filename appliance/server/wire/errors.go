@@ -1,6 +1,6 @@
 package wire
 
-// ProtocolError is a violation of the protocol by a client. Text is what -ERR tells it, exactly as
+// ProtocolError is a violation of the protocol by a client or a route. Text is what -ERR tells it, exactly as
 // nats-server words it; Detail says more for the log.
 type ProtocolError struct {
 	Text   string
@@ -27,6 +27,10 @@ var (
 	ErrBadSub = &ProtocolError{Text: TextUnknownOp, Detail: "malformed SUB arguments", Close: true}
 	// ErrBadUnsub is returned for UNSUB with wrong arguments.
 	ErrBadUnsub = &ProtocolError{Text: TextUnknownOp, Detail: "malformed UNSUB arguments", Close: true}
+	// ErrBadRouteSub is returned for RS+, RS-, LS+ or LS- with wrong arguments.
+	ErrBadRouteSub = &ProtocolError{Text: TextUnknownOp, Detail: "malformed subscription of a route", Close: true}
+	// ErrBadRouteMsg is returned for RMSG, HMSG or LMSG with wrong arguments.
+	ErrBadRouteMsg = &ProtocolError{Text: TextUnknownOp, Detail: "malformed message of a route", Close: true}
 	// ErrMaxControlLine is returned for a line longer than Parser.MaxControlLine.
 	ErrMaxControlLine = &ProtocolError{Text: TextMaxControlLine, Close: true}
 	// ErrMaxPayload is returned for a message larger than Parser.MaxPayload.
@@ -48,5 +52,6 @@ const (
 	TextInvalidPubSubject = "Invalid Publish Subject"
 	TextBadProtocol       = "invalid client protocol"
 	TextNoRespHeaders     = "no responders requires headers support"
+	TextClientOnRoutePort = "attempted to connect to route port"
 	TextTLSRequired       = "Secure Connection - TLS Required"
 )

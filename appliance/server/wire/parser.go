@@ -1,11 +1,11 @@
-// Package wire holds the NATS client protocol: parsing what clients send, appending what they are
-// sent, the INFO and CONNECT documents, error texts and message headers. It is pure; package broker
-// does the reading and writing.
+// Package wire holds the NATS protocols of clients and of routes: parsing what they send, appending
+// what they are sent, the INFO and CONNECT documents, error texts and message headers. It is pure;
+// package broker does the reading and writing.
 package wire
 
 import "bytes"
 
-// Kind is a protocol operation of a client.
+// Kind is a protocol operation.
 type Kind uint8
 
 // Operations a client may send.
@@ -231,6 +231,12 @@ func (p *Parser) parsePub(buf []byte, op *Op) (int, error) {
 	if p.MaxPayload >= 0 && size > p.MaxPayload {
 		return 0, ErrMaxPayload
 	}
+	return p.payload(buf, n, hdr, size, op)
+}
+
+// payload takes the payload of size bytes, the first hdr of them the header, that begins at buf[n]. It
+// returns the size of the whole operation.
+func (p *Parser) payload(buf []byte, n, hdr, size int, op *Op) (int, error) {
 	end := n + size
 	if len(buf) < end+2 {
 		if len(buf) > end && buf[end] != '\r' {
