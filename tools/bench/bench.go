@@ -46,7 +46,7 @@ func (b *bench) run(ctx context.Context) (results []result, err error) {
 	servers, err := b.start(ctx, dir)
 	defer func() {
 		for _, s := range servers {
-			err = errors.Join(err, s.stop())
+			err = errors.Join(err, s.stopAll())
 		}
 	}()
 	if err != nil {
@@ -62,12 +62,17 @@ func (b *bench) run(ctx context.Context) (results []result, err error) {
 	return results, nil
 }
 
+// client returns the load program for a server.
+func (b *bench) client(s *server) client {
+	return client{cli: b.cli, home: s.dir, url: s.url(), pair: [2]string{s.pair[0].url(), s.pair[1].url()}}
+}
+
 // measure runs one load, first short to learn how many messages fill the time span.
 func (b *bench) measure(ctx context.Context, l load, servers []*server) (result, error) {
 	r := result{load: l.name, rates: make(map[string][]float64)}
 	counts := make(map[string]int)
 	for _, s := range servers {
-		c := client{cli: b.cli, home: s.dir, url: s.url()}
+		c := b.client(s)
 		rate, err := l.run(ctx, c, l.probe)
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", s.name, err)
@@ -77,7 +82,7 @@ func (b *bench) measure(ctx context.Context, l load, servers []*server) (result,
 	for round := range b.rounds {
 		for i := range servers {
 			s := servers[(i+round)%len(servers)]
-			rate, err := l.run(ctx, client{cli: b.cli, home: s.dir, url: s.url()}, counts[s.name])
+			rate, err := l.run(ctx, b.client(s), counts[s.name])
 			if err != nil {
 				return r, fmt.Errorf("%s: %w", s.name, err)
 			}

@@ -37,6 +37,8 @@ var loads = []load{
 	{"core 1:4 128 B", 50_000, 2_000_000, pubSub("--size", "128", "--clients", "4")},
 	{"core 1:1 8 KiB", 10_000, 500_000, pubSub("--size", "8192")},
 	{"request and reply 128 B", 500, 200_000, requestReply},
+	{"route 1:1 128 B", 50_000, 5_000_000, acrossRoute(pubSub("--size", "128"))},
+	{"route request and reply", 500, 200_000, acrossRoute(requestReply)},
 }
 
 // count is how many messages keep a server busy for span at the given rate.
@@ -45,9 +47,10 @@ func (l load) count(rate float64, span time.Duration) int {
 	return n / 100 * 100 // so that clients share them evenly
 }
 
-// client runs the load program against one server.
+// client runs the load program against one server, or the two of a cluster.
 type client struct {
 	cli, home, url string
+	pair           [2]string
 }
 
 // Bounds of one run of the load program, and the time that a subscriber is given to be known to the
@@ -184,26 +187,50 @@ func pubSub(args ...string) func(context.Context, client, int) (float64, error) 
 	return func(ctx context.Context, c client, messages int) (float64, error) {
 		n := strconv.Itoa(messages)
 		size := args[1]
-		return c.pair(ctx,
+		return c.both(ctx,
 			append([]string{"bench", "sub", "bench-core.x", "--no-progress", "--msgs", n}, args...),
 			[]string{"bench", "pub", "bench-core.x", "--no-progress", "--size", size, "--msgs", n}, true)
 	}
 }
 
 func requestReply(ctx context.Context, c client, messages int) (float64, error) {
-	return c.pair(ctx,
+	return c.both(ctx,
 		[]string{"bench", "service", "serve", "bench-core.q", "--no-progress", "--size", "128"},
 		[]string{"bench", "service", "request", "bench-core.q", "--no-progress", "--size", "128", "--msgs", strconv.Itoa(messages)}, false)
 }
 
-// pair runs a receiving and a sending side and returns the rate of the receiver, or of the sender
+// acrossRoute makes the sides of a load use the two servers of the cluster.
+func acrossRoute(run func(context.Context, client, int) (float64, error)) func(context.Context, client, int) (float64, error) {
+	return func(ctx context.Context, c client, messages int) (float64, error) {
+		c.url = ""
+		return run(ctx, c, messages)
+	}
+}
+
+// receiver and sender are the load program at the server of either side: the only one, or those of the
+// cluster.
+func (c client) receiver() client {
+	if c.url == "" {
+		c.url = c.pair[1]
+	}
+	return c
+}
+
+func (c client) sender() client {
+	if c.url == "" {
+		c.url = c.pair[0]
+	}
+	return c
+}
+
+// both runs a receiving and a sending side and returns the rate of the receiver, or of the sender
 // for a receiver that does not end by itself.
-func (c client) pair(ctx context.Context, receive, send []string, ofReceiver bool) (rate float64, err error) {
+func (c client) both(ctx context.Context, receive, send []string, ofReceiver bool) (rate float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
 	defer cancel()
 	receiverCtx, stopReceiver := context.WithCancel(ctx)
 	defer stopReceiver()
-	cmd, received := c.command(receiverCtx, receive...)
+	cmd, received := c.receiver().command(receiverCtx, receive...)
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
@@ -214,7 +241,7 @@ func (c client) pair(ctx context.Context, receive, send []string, ofReceiver boo
 	case <-ctx.Done():
 	case <-time.After(settleDelay):
 	}
-	sent, err := c.text(ctx, send...)
+	sent, err := c.sender().text(ctx, send...)
 	if err != nil || !ofReceiver {
 		stopReceiver()
 	}

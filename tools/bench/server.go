@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -14,9 +15,16 @@ import (
 	"time"
 )
 
-// server is one running server of the comparison.
+// server is one running server of the comparison, and two more of the same program without streams,
+// which are a cluster.
 type server struct {
+	process
 	name string
+	pair [2]*process
+}
+
+// process is one running server.
+type process struct {
 	dir  string
 	port int
 
@@ -24,9 +32,9 @@ type server struct {
 	exited chan struct{} // closed when cmd ended
 }
 
-func (s *server) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.port) }
+func (p *process) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", p.port) }
 
-// start runs the three servers. On an error those that run are returned with it.
+// start runs the servers. On an error those that run are returned with it.
 func (b *bench) start(ctx context.Context, dir string) ([]*server, error) {
 	programs := []struct{ path, options string }{
 		{b.millraced, ""},
@@ -35,67 +43,102 @@ func (b *bench) start(ctx context.Context, dir string) ([]*server, error) {
 	}
 	var servers []*server
 	for i, p := range programs {
-		s := &server{name: serverNames[i], dir: filepath.Join(dir, fmt.Sprint(i))}
-		if err := os.Mkdir(s.dir, 0o755); err != nil {
-			return servers, err
-		}
-		if err := s.start(ctx, p.path, p.options); err != nil {
+		s := &server{process: process{dir: filepath.Join(dir, fmt.Sprint(i))}, name: serverNames[i]}
+		servers = append(servers, s)
+		options := fmt.Sprintf("jetstream {\n  store_dir: %q\n  %s\n}\n", filepath.Join(s.dir, "store"), p.options)
+		if err := s.start(ctx, p.path, options); err != nil {
 			return servers, fmt.Errorf("start %s: %w", s.name, err)
 		}
-		servers = append(servers, s)
+		if err := s.startPair(ctx, p.path); err != nil {
+			return servers, fmt.Errorf("start the cluster of %s: %w", s.name, err)
+		}
 	}
 	return servers, nil
 }
 
+// startPair runs the two servers of the cluster. They are connected a moment later.
+func (s *server) startPair(ctx context.Context, program string) error {
+	var ports [2]int
+	for i := range ports {
+		var err error
+		if ports[i], err = freePort(); err != nil {
+			return err
+		}
+	}
+	for i, port := range ports {
+		s.pair[i] = &process{dir: filepath.Join(s.dir, "pair", fmt.Sprint(i))}
+		options := fmt.Sprintf("server_name: n%d\ncluster {\n  name: C\n  listen: \"127.0.0.1:%d\"\n  routes: [ \"nats://127.0.0.1:%d\" ]\n}\n",
+			i, port, ports[1-i])
+		if err := s.pair[i].start(ctx, program, options); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stopAll ends the server and its cluster.
+func (s *server) stopAll() error {
+	err := s.stop()
+	for _, p := range s.pair {
+		if p != nil {
+			err = errors.Join(err, p.stop())
+		}
+	}
+	return err
+}
+
 const startTimeout = 20 * time.Second
 
-func (s *server) start(ctx context.Context, program, options string) error {
-	var err error
-	if s.port, err = freePort(); err != nil {
+func (p *process) start(ctx context.Context, program, options string) error {
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return err
 	}
-	conf := filepath.Join(s.dir, "server.conf")
-	text := fmt.Sprintf("listen: \"127.0.0.1:%d\"\njetstream {\n  store_dir: %q\n  %s\n}\n", s.port, filepath.Join(s.dir, "store"), options)
+	var err error
+	if p.port, err = freePort(); err != nil {
+		return err
+	}
+	conf := filepath.Join(p.dir, "server.conf")
+	text := fmt.Sprintf("listen: \"127.0.0.1:%d\"\n%s", p.port, options)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return err
 	}
-	logPath := filepath.Join(s.dir, "server.log")
+	logPath := filepath.Join(p.dir, "server.log")
 	log, err := os.Create(logPath)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	s.cmd = exec.Command(program, "-c", conf)
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	if err := s.cmd.Start(); err != nil {
+	p.cmd = exec.Command(program, "-c", conf)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if err := p.cmd.Start(); err != nil {
 		return err
 	}
-	s.exited = make(chan struct{})
+	p.exited = make(chan struct{})
 	go func() {
-		s.cmd.Wait()
-		close(s.exited)
+		p.cmd.Wait()
+		close(p.exited)
 	}()
 	deadline := time.After(startTimeout)
 	for {
-		if s.greets() {
+		if p.greets() {
 			return nil
 		}
 		select {
-		case <-s.exited:
+		case <-p.exited:
 			text, _ := os.ReadFile(logPath)
-			return fmt.Errorf("ended with %v:\n%s", s.cmd.ProcessState, text)
+			return fmt.Errorf("ended with %v:\n%s", p.cmd.ProcessState, text)
 		case <-deadline:
-			return fmt.Errorf("no answer on port %d after %s: %w", s.port, startTimeout, s.stop())
+			return fmt.Errorf("no answer on port %d after %s: %w", p.port, startTimeout, p.stop())
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), s.stop())
+			return fmt.Errorf("%w: %w", ctx.Err(), p.stop())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
 // greets reports whether the server sends its INFO line.
-func (s *server) greets() bool {
-	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", s.port), time.Second)
+func (p *process) greets() bool {
+	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", p.port), time.Second)
 	if err != nil {
 		return false
 	}
@@ -106,19 +149,22 @@ func (s *server) greets() bool {
 }
 
 // stop ends the process: politely, then not.
-func (s *server) stop() error {
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		<-s.exited
+func (p *process) stop() error {
+	if p.exited == nil {
+		return nil
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		<-p.exited
 		return nil
 	}
 	select {
-	case <-s.exited:
+	case <-p.exited:
 		return nil
 	case <-time.After(startTimeout):
 	}
-	s.cmd.Process.Kill()
-	<-s.exited
-	return fmt.Errorf("%s did not stop after %s and was killed", s.name, startTimeout)
+	p.cmd.Process.Kill()
+	<-p.exited
+	return fmt.Errorf("the server in %s did not stop after %s and was killed", p.dir, startTimeout)
 }
 
 // freePort returns a TCP port below those that the kernel gives to outgoing connections.

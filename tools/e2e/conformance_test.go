@@ -177,7 +177,7 @@ func compare(t *testing.T, name string, ours, theirs []record, used map[string]b
 }
 
 // peerProgram returns the nats-server to compare with.
-func peerProgram(t *testing.T) string {
+func peerProgram(t testing.TB) string {
 	t.Helper()
 	if path := os.Getenv("MILLRACE_TEST_PEER"); path != "" {
 		return path

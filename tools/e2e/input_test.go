@@ -182,7 +182,7 @@ func TestBadConfiguration(t *testing.T) {
 	needMillraced(t)
 	for text, want := range map[string]string{
 		"port: 4222\njetsteam: {}":            `:2:1: unknown key "jetsteam" (did you mean "jetstream"?)`,
-		"port: 4222\n\n cluster { name: C1 }": `:3:2: "cluster" is not supported`,
+		"port: 4222\n\n cluster { name: C1 }": `:3:2: cluster: needs a listen address`,
 		"max_payload: many":                   `:1:1: max_payload: want a size`,
 		"jetstream {\n  store_dir: /x":        `:2: Expected a map value terminator "," or a map terminator "}", but got the end of the file`,
 	} {

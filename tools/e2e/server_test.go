@@ -39,10 +39,17 @@ type server struct {
 // given lines. It does not start the process.
 func newServer(t testing.TB, lines ...string) *server {
 	t.Helper()
-	dir := t.TempDir()
-	s := &server{t: t, program: serverPath, conf: filepath.Join(dir, "server.conf"), port: freePort(t), log: &logBuffer{}}
+	s := newProcess(t)
 	s.writeConf(fmt.Sprintf("listen: \"127.0.0.1:%d\"\nserver_name: e2e\njetstream { store_dir: %q, sync_interval: always }\n%s\n",
 		s.port, s.store(), strings.Join(lines, "\n")))
+	return s
+}
+
+// newProcess returns the server under test without a configuration.
+func newProcess(t testing.TB) *server {
+	t.Helper()
+	dir := t.TempDir()
+	s := &server{t: t, program: serverPath, conf: filepath.Join(dir, "server.conf"), port: freePort(t), log: &logBuffer{}}
 	t.Cleanup(func() {
 		if s.running() {
 			s.kill()
@@ -51,7 +58,7 @@ func newServer(t testing.TB, lines ...string) *server {
 			t.Error("the race detector found something in the server")
 		}
 		if t.Failed() {
-			t.Logf("log of the server:\n%s", s.log.tail(100))
+			t.Logf("log of the server on port %d:\n%s", s.port, s.log.tail(100))
 		}
 	})
 	return s

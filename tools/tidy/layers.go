@@ -8,7 +8,7 @@ var Project = Rules{
 		{Folder: "appliance/server/subject"},
 		{Folder: "appliance/server/jetstream/api", Ours: []string{"appliance/server/subject"}},
 		{Folder: "appliance/server/jetstream/meta", Ours: pureOfJetStream, Others: indexes},
-		{Folder: "appliance/server/jetstream/stream", Ours: pureOfJetStream, Others: indexes},
+		{Folder: "appliance/server/jetstream/stream", Ours: streamMachine, Others: indexes},
 		{Folder: "appliance/server/jetstream/consumer", Ours: pureOfJetStream, Others: indexes},
 
 		// The server. Broker, streams, raft, storage and plugins meet only in appliance/node: each
@@ -20,13 +20,13 @@ var Project = Rules{
 		},
 		{
 			Folder: "appliance/server/jetstream",
-			Ours:   []string{"appliance/server/wire", "appliance/server/subject"},
+			Ours:   []string{"appliance/server/wire", "appliance/server/subject", "storage/index"},
 			Others: append([]string{"github.com/nats-io/nuid"}, indexes...),
 		},
 		{
 			Folder: "appliance/server/broker",
 			Ours:   []string{"appliance/server/wire", "appliance/server/subject"},
-			Others: []string{"github.com/nats-io/nkeys", "github.com/nats-io/jwt/v2", "golang.org/x/crypto/bcrypt"},
+			Others: []string{"github.com/klauspost/compress/s2", "github.com/nats-io/nkeys", "github.com/nats-io/nuid", "github.com/nats-io/jwt/v2", "golang.org/x/crypto/bcrypt"},
 		},
 		{Folder: "appliance/server/monitor"},
 		{
@@ -52,11 +52,13 @@ var Project = Rules{
 		{Folder: "storage/vfs", Others: []string{"golang.org/x/sys/unix"}},
 		{Folder: "storage/catalog", Ours: []string{"=storage", "storage/vfs"}, Others: []string{"go.etcd.io/bbolt"}},
 		{Folder: "storage/index", Ours: []string{"=storage", "storage/vfs"}, Others: indexes},
+		{Folder: "storage/journal", Ours: []string{"=storage", "storage/vfs"}, Others: []string{"golang.org/x/crypto/xts"}},
 		{Folder: "storage", Ours: []string{"=storage"}},
 		{
 			Folder: "raft/core",
 			Others: []string{"go.etcd.io/raft/v3", "go.etcd.io/etcd/raft/v3", "google.golang.org/protobuf"},
 		},
+		{Folder: "raft/transport", Ours: []string{"=raft"}},
 		{Folder: "raft", Ours: []string{"=raft"}},
 
 		// Plugins. What a plugin may use is granted by subject filters, so the pure rules of
@@ -109,6 +111,9 @@ var Project = Rules{
 
 var (
 	pureOfJetStream = []string{"appliance/server/jetstream/api", "appliance/server/subject", "appliance/server/wire"}
+
+	// The machine of a stream keeps its messages in the index, which is handed where its blocks go.
+	streamMachine = append([]string{"storage/index"}, pureOfJetStream...)
 
 	hostPanic = "a host function ends the run of its guest by a panic, which wazero turns into an error"
 
