@@ -107,7 +107,7 @@ type SnapshotStore interface {
 	StoredSnapshot(group uint64) (Snapshot, bool)
 
 	// Retain tells who knows what is still needed of the entries before a group's first index. Until
-	// it is called for a group, all of that is kept.
+	// it is called for a group, all of that is kept; so it is again with nil.
 	Retain(group uint64, r Retainer)
 }
 

@@ -117,6 +117,9 @@ func (g *Group) receive(in *inbound) error {
 // step gives a message to the core, unless a promise of this node stands against it.
 func (g *Group) step(in *inbound) error {
 	m := &in.msg
+	if m.To != g.replica {
+		return nil // for an earlier replica on this node, which lost its log
+	}
 	switch m.Type {
 	case core.MsgApp, core.MsgHeartbeat, core.MsgSnap:
 		g.heard(in)

@@ -43,7 +43,7 @@ func (g *Group) tickLeader() (asleep bool) {
 		return true
 	}
 	g.compactBehind()
-	if len(g.snaps.kept) > 0 && g.sleep.quiet%g.cfg.ElectionTicks == 0 && g.core.Status().SnapshotWanted {
+	if g.snaps.ticks++; len(g.snaps.kept) > 0 && g.snaps.ticks%g.cfg.ElectionTicks == 0 && g.core.Status().SnapshotWanted {
 		g.snapshotNow()
 	}
 	if g.cfg.SleepAfter < 0 || time.Duration(g.sleep.quiet)*g.cfg.TickInterval < g.cfg.SleepAfter ||

@@ -38,6 +38,7 @@ type snapshotState struct {
 	nextKey   uint64          // of the host's objects
 	bytes     int64           // data applied since the last snapshot was captured
 	marks     []mark
+	ticks     int    // as a leader
 	total     int64  // data applied at all, for marks
 	compacted uint64 // entries up to here were given to Compact
 	incoming  *incoming
@@ -80,16 +81,13 @@ func (g *Group) prepareSnapshots() error {
 	if ok && !snapshotter {
 		return fmt.Errorf("group %d has a snapshot of entry %d, which its machine cannot restore", g.id, stored.Index)
 	}
-	if r, ok := g.machine.(Retainer); ok {
-		store.Retain(g.log, r)
-	} else if snapshotter {
-		store.Retain(g.log, nothing{})
-	}
 	s := &g.snaps
 	s.taken = snapshotter
 	first, _ := store.Bounds(g.log)
 	s.compacted = max(first, 1) - 1
-	if ok {
+	if !ok {
+		g.retain()
+	} else {
 		s.toRestore = &stored
 		s.kept = []*keptSnapshot{{Snapshot: stored}}
 	}
@@ -106,6 +104,16 @@ func (g *Group) prepareSnapshots() error {
 	}
 	g.deleteStrays(own)
 	return nil
+}
+
+// retain tells the store who knows what is needed of the entries before the log. Before the machine has the
+// state of the stored snapshot it does not know.
+func (g *Group) retain() {
+	if r, ok := g.machine.(Retainer); ok {
+		g.host.snapshots.Retain(g.log, r)
+	} else if _, ok := g.machine.(Snapshotter); ok {
+		g.host.snapshots.Retain(g.log, nothing{})
+	}
 }
 
 // deleteStrays deletes the host's objects that belong to nothing: a crash left them.
@@ -427,6 +435,7 @@ func (g *Group) replaceLog(w *Write, meta *SnapshotMeta) (restore bool) {
 		}
 		s.kept = append(s.kept, &keptSnapshot{Snapshot: snap})
 		s.toRestore = &snap
+		g.host.snapshots.Retain(g.log, nil) // until it is restored
 		done := w.Done
 		w.Done = func() {
 			g.call(func() {
@@ -478,6 +487,7 @@ func (g *Group) restore() error {
 		}
 		return fmt.Errorf("raft: group %d: restore the state after entry %d: %w", g.id, snap.Index, err)
 	}
+	g.retain()
 	g.applied, s.appliedTerm, s.bytes = snap.Index, snap.Term, 0
 	g.changeIndex = snap.Index
 	g.setMembers(g.core.Status().Members)

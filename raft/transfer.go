@@ -108,7 +108,8 @@ func (ts *transfers) start(g *Group, p *peer, m *core.Message) {
 		return k.Index == m.Snapshot.Index && k.Term == m.Snapshot.Term
 	})
 	if at < 0 { // it is not durable yet, or not any more the current one
-		g.call(func() { g.core.SnapshotSent(m.To, false) })
+		to := m.To // the message is reused by the next Ready
+		g.call(func() { g.core.SnapshotSent(to, false) })
 		return
 	}
 	ts.mu.Lock()
