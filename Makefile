@@ -59,6 +59,12 @@ lint: ## gofmt, go vet, staticcheck
 tidy: ## imports, purity and habits, as tools/tidy has them
 	$(GO) test -count=1 $(TIDY_TESTS)
 
+SEEDS ?= 50
+FIRST ?= 1
+
+sim: ## the cluster simulator: SEEDS=50 runs from seed FIRST=1 on; prints how to replay those that fail
+	$(GO) test -count=1 -timeout 0 -run '^(TestMany|TestMutants)$$' ./raft/rafttest/sim -v -seeds $(SEEDS) -first $(FIRST)
+
 fuzz-smoke: ## run each fuzz target for FUZZTIME (5s)
 	@for package in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
@@ -78,6 +84,10 @@ boot: image plugins ## boot the image in QEMU: power cuts, foreign disks, plugin
 bench: build $(BIN)/nats $(BIN)/nats-server ## nats bench against millraced and nats-server, side by side
 	$(BIN)/bench -millraced $(BIN)/millraced -nats-server $(BIN)/nats-server -nats $(BIN)/nats -out tools/bench/results
 
+bench-storage: ## journal, message index and raft host on this disk (some minutes); results to tools/bench/results
+	$(GO) test -run '^$$' -bench . -timeout 60m -open-most 10000000 ./appliance/node | tee tools/bench/results/node-$$(date -u +%Y-%m-%dT%H%M).txt
+	$(GO) test -run '^$$' -bench . -timeout 60m ./storage/... ./raft/... | tee tools/bench/results/storage-$$(date -u +%Y-%m-%dT%H%M).txt
+
 plugins: deps ## build the example plugins to .build/plugins
 	plugins/examples/build.sh $(BUILD)/plugins
 
@@ -96,4 +106,4 @@ $(BIN)/nats:
 $(BIN)/nats-server:
 	GOBIN=$(abspath $(BIN)) $(GO) install $(NATS_SERVER)
 
-.PHONY: help deps build test unit race lint tidy fuzz-smoke e2e boot bench plugins image run clean
+.PHONY: help deps build test unit race lint tidy sim fuzz-smoke e2e boot bench bench-storage plugins image run clean

@@ -60,6 +60,11 @@ var Project = Rules{
 		},
 		{Folder: "raft/transport", Ours: []string{"=raft"}},
 		{Folder: "raft", Ours: []string{"=raft"}},
+		{
+			Folder: "raft/rafttest/sim", // whole nodes for tests: the real host over the real journal
+			Ours:   []string{"=raft", "raft/core", "=appliance/node/logstore", "storage/journal", "storage/vfs", "storage/storagetest"},
+			Others: []string{"github.com/anishathalye/porcupine"},
+		},
 
 		// Plugins. What a plugin may use is granted by subject filters, so the pure rules of
 		// subjects are used here too.

@@ -1,0 +1,5 @@
+//go:build !etcdraft35
+
+package sim
+
+const deterministic = true

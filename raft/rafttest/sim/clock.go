@@ -1,0 +1,41 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// maxDrift is by how much the speed of a clock may be wrong, as a part of it. The hosts' leases allow for it.
+const maxDrift = 0.01
+
+// clock is the clock of a node: monotonic, at another time than others and at a slightly other speed.
+type clock struct {
+	base  time.Duration // world time since which rate holds
+	local time.Duration // local time then
+	rate  float64
+	drift float64 // bound of rate-1
+}
+
+func newClock(rnd *rand.Rand) clock {
+	return clock{local: between(rnd, 0, time.Hour), rate: 1, drift: maxDrift}
+}
+
+// at returns the local time.
+func (c *clock) at(world time.Duration) time.Duration {
+	return c.local + time.Duration(float64(world-c.base)*c.rate)
+}
+
+// disturb changes the speed.
+func (c *clock) disturb(world time.Duration, rnd *rand.Rand) {
+	c.local = c.at(world)
+	c.base = world
+	c.rate = 1 + (2*rnd.Float64()-1)*c.drift
+}
+
+// until returns how much world time passes during a local duration.
+func (c *clock) until(local time.Duration) time.Duration {
+	return time.Duration(float64(local) / c.rate)
+}
+
+func (c *clock) String() string { return fmt.Sprintf("runs at %.4f of the true speed", c.rate) }
