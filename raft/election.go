@@ -228,6 +228,17 @@ func (g *Group) checkLost(m *core.Message) error {
 		g.id, ErrLostEntries, m.From, m.Term, m.Commit, g.last)
 }
 
+// checkDiverged returns an error when a message shows that the leader's log is another one than what this
+// replica has applied. It looks at the entry applied last alone, whose term is at hand: that is where a replica is
+// that cannot go on.
+func (g *Group) checkDiverged(m *core.Message) error {
+	if m.Type != core.MsgApp || m.Term < g.term || m.Index == 0 || m.Index != g.applied || m.LogTerm == g.snaps.appliedTerm {
+		return nil
+	}
+	return fmt.Errorf("raft: group %d: %w: entry %d is of term %d for replica %d, which leads in term %d, and was applied here in term %d",
+		g.id, ErrDiverged, m.Index, m.LogTerm, m.From, m.Term, g.snaps.appliedTerm)
+}
+
 // maxRepeats is how often in one tick a replica refuses the same entries.
 const maxRepeats = 4
 

@@ -34,6 +34,11 @@ var (
 	// group goes on without it. It comes back as a new replica with an id of its own.
 	ErrLostEntries = errors.New("raft: acknowledged entries are lost here")
 
+	// ErrDiverged is what a group fails with when its leader has another entry where this replica has
+	// applied one: a disk or whoever runs the group has broken what raft relies on. It cannot be mended
+	// here, and asking the leader again would never end. It comes back as a new replica, as above.
+	ErrDiverged = errors.New("raft: the applied entries are not those of the leader")
+
 	// ErrBadFrame is wrapped by what is logged of a frame that no Host sends.
 	ErrBadFrame = errors.New("raft: bad frame")
 

@@ -127,6 +127,9 @@ func (g *Group) step(in *inbound) error {
 		if err := g.checkLost(m); err != nil {
 			return err
 		}
+		if err := g.checkDiverged(m); err != nil {
+			return err
+		}
 		if m.Type == core.MsgApp && g.repeats(m) {
 			return nil
 		}

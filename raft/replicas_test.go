@@ -315,6 +315,35 @@ func TestClusterReportsUnknownGroups(t *testing.T) {
 	}
 }
 
+// A replica that has applied what the others have not gives up, and does not ask for the same entries without end.
+func TestClusterQuarantinesReplicaThatDiverged(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	for _, n := range c.nodes {
+		w := raft.Write{
+			Group: 7, Entries: []raft.Entry{{Index: 1, Term: 1}, {Index: 2, Term: 2}}, State: &raft.HardState{Term: 2, Commit: 1},
+			Done: func() {},
+		}
+		if n.id == 3 {
+			w.Entries[1].Term, w.State = 1, &raft.HardState{Term: 1, Commit: 2}
+		}
+		n.log.Append(w)
+	}
+	c.create(7)
+	victim := c.nodes[3]
+	before := c.net.Sent()
+	c.await(20*time.Second, "the failure", func() bool { return len(victim.failures) > 0 })
+	if !errors.Is(victim.failures[0], raft.ErrDiverged) {
+		t.Errorf("failure %v", victim.failures[0])
+	}
+	if sent := c.net.Sent() - before; sent > 1000 {
+		t.Errorf("%d frames were sent until then", sent)
+	}
+	c.propose(7, "more")
+	if len(victim.failures) != 1 {
+		t.Errorf("failures %v", victim.failures)
+	}
+}
+
 // A replica that lost what it had acknowledged neither votes nor spins nor panics without end.
 func TestClusterQuarantinesReplicaThatLostEntries(t *testing.T) {
 	c := newCluster(t, 3, nil)
