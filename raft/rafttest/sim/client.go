@@ -107,7 +107,7 @@ func (c *client) attempt() {
 	op := c.op
 	w.after(between(c.rnd, 20*time.Microsecond, 300*time.Microsecond), func() {
 		n := c.cluster.nodes[node]
-		if !n.alive() {
+		if !n.alive() || n.aside {
 			c.answer(try, result{}, errNodeDown)
 			return
 		}

@@ -6,19 +6,24 @@ import (
 	"time"
 )
 
-// maxDrift is by how much the speed of a clock may be wrong, as a part of it. The hosts' leases allow for it.
-const maxDrift = 0.01
+const (
+	// maxDrift is by how much the speed of a clock is wrong, as a part of it.
+	maxDrift = 0.01
+	// leaseDrift is what the hosts' leases allow for, but for what rounding takes.
+	leaseDrift = 0.0999
+	// badDrift is a mutant: too much for them.
+	badDrift = 0.2
+)
 
 // clock is the clock of a node: monotonic, at another time than others and at a slightly other speed.
 type clock struct {
 	base  time.Duration // world time since which rate holds
 	local time.Duration // local time then
 	rate  float64
-	drift float64 // bound of rate-1
 }
 
 func newClock(rnd *rand.Rand) clock {
-	return clock{local: between(rnd, 0, time.Hour), rate: 1, drift: maxDrift}
+	return clock{local: between(rnd, 0, time.Hour), rate: 1}
 }
 
 // at returns the local time.
@@ -28,9 +33,12 @@ func (c *clock) at(world time.Duration) time.Duration {
 
 // disturb changes the speed.
 func (c *clock) disturb(world time.Duration, rnd *rand.Rand) {
-	c.local = c.at(world)
-	c.base = world
-	c.rate = 1 + (2*rnd.Float64()-1)*c.drift
+	c.setRate(world, 1+(2*rnd.Float64()-1)*maxDrift)
+}
+
+// setRate sets the speed.
+func (c *clock) setRate(world time.Duration, rate float64) {
+	c.local, c.base, c.rate = c.at(world), world, rate
 }
 
 // until returns how much world time passes during a local duration.

@@ -24,8 +24,12 @@ type Config struct {
 	Clients int           // 0: drawn
 	Faults  time.Duration // virtual time with faults. 0: drawn, 20 to 60 s
 	Without []Fault       // classes of faults that do not happen
+	Likes   []Fault       // those that happen, and often; nil: as drawn
+	Late    bool          // bits flip where something was written lately
+	Twice   bool          // frames come twice now and then
 	Ideal   bool          // logs in memory in place of the journal
 	Mutant  Mutant
+	Blind   string    // a checker that does not look: what it would find is left to the others
 	Trace   io.Writer // gets what happens, line by line; nil: nobody
 	Every   bool      // every message and every applied entry, too
 }
@@ -41,8 +45,8 @@ type Result struct {
 // Stats counts what a run has done, to see that it has done something.
 type Stats struct {
 	Virtual                                         time.Duration
-	Events, Frames, Lost                            uint64
-	Answered, Refused, Undecided                    uint64
+	Events, Frames, Lost, Promises                  uint64
+	Answered, Refused, Undecided, Reads             uint64
 	Applied, Leaders                                uint64
 	Crashes, Starts, Changes, Snapshots, Recoveries uint64
 	Wiped, Flips, Faults, UndecidedHistories        uint64
@@ -52,8 +56,8 @@ type Stats struct {
 func (s *Stats) add(o *Stats) {
 	s.Virtual += o.Virtual
 	for _, c := range []struct{ to, from *uint64 }{
-		{&s.Events, &o.Events}, {&s.Frames, &o.Frames}, {&s.Lost, &o.Lost}, {&s.Answered, &o.Answered},
-		{&s.Refused, &o.Refused}, {&s.Undecided, &o.Undecided}, {&s.Applied, &o.Applied}, {&s.Leaders, &o.Leaders},
+		{&s.Events, &o.Events}, {&s.Frames, &o.Frames}, {&s.Lost, &o.Lost}, {&s.Promises, &o.Promises}, {&s.Answered, &o.Answered},
+		{&s.Refused, &o.Refused}, {&s.Undecided, &o.Undecided}, {&s.Reads, &o.Reads}, {&s.Applied, &o.Applied}, {&s.Leaders, &o.Leaders},
 		{&s.Crashes, &o.Crashes}, {&s.Starts, &o.Starts}, {&s.Changes, &o.Changes}, {&s.Snapshots, &o.Snapshots},
 		{&s.Recoveries, &o.Recoveries}, {&s.Wiped, &o.Wiped}, {&s.Flips, &o.Flips}, {&s.Faults, &o.Faults},
 		{&s.UndecidedHistories, &o.UndecidedHistories},
@@ -96,7 +100,9 @@ type cluster struct {
 	placements  map[uint64][]*placement // by group
 	lastReplica uint64                  // ids are unique over all groups
 	looks       *rand.Rand
+	promises    uint64        // messages that were checked when they left
 	quiet       time.Duration // until then clients ask nothing
+	leasing     time.Duration // until then the clocks belong to a test of leases
 	faults      bool          // the nemesis is at work
 	stats       Stats
 }
@@ -137,16 +143,14 @@ func newCluster(cfg Config, w *world) *cluster {
 		}
 	}
 	draw(&cfg.Nodes, 3, 5)
-	if cfg.Mutant == MutantClockDrift {
-		cfg.Groups = 1 // a stale read is seen in a register that is written meanwhile
-	}
+	cfg.Late = cfg.Late || cfg.Mutant == MutantTornAlways
 	draw(&cfg.Groups, 1, 5)
 	draw(&cfg.Clients, 2, 8)
 	if d := between(rnd, 20*time.Second, 60*time.Second); cfg.Faults == 0 {
 		cfg.Faults = d
 	}
 	c := &cluster{
-		cfg: cfg, world: w, check: newChecker(w), placements: make(map[uint64][]*placement),
+		cfg: cfg, world: w, check: newChecker(w, cfg.Blind), placements: make(map[uint64][]*placement),
 		byReplica: make(map[uint64]*placement), tune: newTuning(rnd), looks: w.source("looks"),
 	}
 	var ends []endpoint
@@ -156,8 +160,9 @@ func newCluster(cfg Config, w *world) *cluster {
 		ends = append(ends, n)
 	}
 	c.net = newNetwork(w, ends)
+	c.net.left = c.left
 	c.check.damaged = func(node int) bool { return c.nodes[node].suspect }
-	if cfg.Mutant == MutantFrameTwice {
+	if cfg.Twice {
 		c.net.twice = 0.2
 	}
 	for g := range uint64(cfg.Groups) {
@@ -181,10 +186,13 @@ func newCluster(cfg Config, w *world) *cluster {
 	return c
 }
 
+// logOf names the log of a replica.
+func logOf(replica uint64) uint64 { return 100 + replica }
+
 // place notes a new replica.
 func (c *cluster) place(group uint64, node int, voters []uint64) *placement {
 	c.lastReplica++
-	p := &placement{group: group, replica: c.lastReplica, log: 100 + c.lastReplica, node: node, voters: voters}
+	p := &placement{group: group, replica: c.lastReplica, log: logOf(c.lastReplica), node: node, voters: voters}
 	c.placements[group] = append(c.placements[group], p)
 	c.byReplica[p.replica] = p
 	c.world.log("%v is placed, log %d, voters %d", p, p.log, voters)
@@ -456,7 +464,8 @@ func (c *cluster) acknowledged(p *placement, index uint64, data []byte) {
 func (c *cluster) result() Result {
 	s := c.stats
 	s.Virtual, s.Events = c.world.now, c.world.steps
-	s.Frames, s.Lost, s.Applied = c.net.frames, c.net.lost, c.check.applied
+	s.Frames, s.Lost, s.Promises, s.Applied = c.net.frames, c.net.lost, c.promises, c.check.applied
+	s.Reads = c.check.reads
 	for _, g := range c.check.groups {
 		s.Leaders += uint64(len(g.leaders))
 	}
@@ -474,7 +483,7 @@ func equalMembers(a, b *core.Membership) bool {
 type tuning struct {
 	snapshotBytes, margin int64
 	chunk                 int
-	sleep                 time.Duration
+	sleep, dead           time.Duration
 	segment               int64
 }
 
@@ -484,6 +493,7 @@ func newTuning(rnd *rand.Rand) tuning {
 		margin:        []int64{1, 8 << 10, 1 << 20}[rnd.IntN(3)],
 		chunk:         []int{512, 4 << 10, 64 << 10}[rnd.IntN(3)],
 		segment:       []int64{64 << 10, 128 << 10, 1 << 20}[rnd.IntN(3)],
+		dead:          []time.Duration{1500 * time.Millisecond, 2 * time.Second, 2500 * time.Millisecond}[rnd.IntN(3)],
 		sleep:         []time.Duration{500 * time.Millisecond, 2 * time.Second, 5 * time.Second}[rnd.IntN(3)],
 	}
 }

@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"millrace/storage/journal"
@@ -120,8 +122,9 @@ func (d *disk) duration() time.Duration {
 	return time.Duration(float64(t) * d.slow)
 }
 
-// flip inverts a bit of a file, on the disk and for whoever reads it. It reports whether there was one.
-func (d *disk) flip() (name string, off int64, ok bool) {
+// flip inverts a bit of a file, on the disk and for whoever reads it; with late one of the end of what the newest
+// file has. It reports whether there was one.
+func (d *disk) flip(late bool) (name string, off int64, ok bool) {
 	if d.content.ideal != nil {
 		return "", 0, false
 	}
@@ -135,7 +138,33 @@ func (d *disk) flip() (name string, off int64, ok bool) {
 		return "", 0, false
 	}
 	off = d.rnd.Int64N(size)
+	if late {
+		if name, off = d.written(names); name == "" {
+			return "", 0, false
+		}
+	}
 	return name, off, d.content.mem.Corrupt(name, off, 1<<d.rnd.IntN(8)) == nil
+}
+
+// lateBytes is how far before the end of what was written something was written lately.
+const lateBytes = 16 << 10
+
+// written returns a place shortly before the end of what the newest file has, "" if there is none.
+func (d *disk) written(names []string) (name string, off int64) {
+	for _, name := range slices.Backward(names) {
+		full := journalDir + "/" + name
+		f, err := d.content.mem.Open(full)
+		if err != nil {
+			continue
+		}
+		data := make([]byte, d.size(full))
+		_, err = f.ReadAt(data, 0)
+		f.Close()
+		if end := int64(len(bytes.TrimRight(data, "\x00"))); err == nil && end > lateBytes {
+			return full, end - 1 - d.rnd.Int64N(lateBytes)
+		}
+	}
+	return "", 0
 }
 
 // size returns the size of a file, 0 if it cannot be opened.

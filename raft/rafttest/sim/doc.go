@@ -20,7 +20,8 @@
 //   - client.go: clients that do one operation after the other, at any node.
 //   - operator.go: membership: learners, promotion and removal in one change, replaced replicas.
 //   - nemesis.go, faults.go: the faults.
-//   - check.go, history.go, shadow.go: the checkers.
+//   - lease.go: the attack on leases.
+//   - check.go, history.go, shadow.go, promise.go: the checkers.
 //   - mutant.go: deliberate faults, each of which a checker has to find.
 //   - ideal.go: logs in memory in place of the journal, to see whose fault a failure is.
 //
@@ -29,28 +30,31 @@
 // Power loss of one node or all, between operations on the disk, in the middle of one, or just after a vote or
 // an entry was handed to the store; unsynced sectors kept, lost or torn; kill -9; orderly restarts; pauses;
 // partitions, also in one direction; slow and lossy links; slow and full disks; clocks within the drift that
-// leases allow for; flipped bits; disks that are lost, with replicas that come back under a new id; members
-// that move; leaders that hand over; clients that are idle, so that groups sleep. At most one disk at a time is
-// damaged or lost, and the next one only when all groups have all their members again.
+// leases allow for, and at its ends while a leader is cut off; hosts that get to their groups long after their
+// start; flipped bits; disks that are lost, with replicas that come back under a new id; members that move;
+// leaders that hand over; clients that are idle, so that groups sleep. At most one disk at a time is damaged or
+// lost, and the next one only when all groups have all their members again.
 //
 // # Checkers
 //
-// All the time: an acknowledged operation is, at that moment, on the synced disks of a quorum of the voters;
-// what a store has answered for is on its disk, compared at each start, and now and then by a recovery of what
-// a power loss would leave; one index has one content and one digest of the state on all replicas for
-// ever; one leader a term; terms, commit and applied index do not go back; stored messages can be read;
-// publishes happen once. At the end, when the faults have ended: all groups answer and all replicas become equal
-// within a minute, all that was acknowledged is there, in order for each client; registers are linearizable
-// (porcupine); no goroutine is left.
+// All the time: what a message promises (a vote, a candidate's term, the log up to an entry, a commit index) is
+// on the synced disk of its sender when it leaves; an acknowledged operation is, at that moment, on the synced
+// disks of a quorum of the voters; a read sees what was applied anywhere in the group before it began; what a
+// store has answered for is on its disk, compared at each start, and now and then by a recovery of what a power
+// loss would leave; one index has one content and one digest of the state on all replicas for ever; one leader
+// a term; terms, commit and applied index do not go back; stored messages can be read; publishes happen once.
+// At the end, when the faults have ended: all groups answer and all replicas become equal within a minute, all
+// that was acknowledged is there, in order for each client; registers are linearizable (porcupine); no
+// goroutine is left.
 //
 // # What is not simulated
 //
 // Goroutines: host and journal have none in manual mode, so races between them are left to the tests under the
-// race detector. A piece of work of the journal happens at one moment, at its end; entries that are
-// appended while it is under way are part of it. The catalog is durable at once and never damaged. Frames
-// are not damaged or doubled: raft.Transport's contract excludes it. Files are read without delay.
-// Stale sectors (a lost write that the disk has answered) are not made. A run with -tags etcdraft35 cannot be
-// replayed exactly: that library seeds its time-outs from the clock.
+// race detector. A piece of work of the journal happens at one moment, at its end; entries that are appended
+// while it is under way are part of it. The catalog is durable at once and never damaged. Frames are not
+// damaged, and doubled in one test only, which shows that the host bears it: raft.Transport's contract excludes
+// both. Files are read without delay. Stale sectors (a lost write that the disk has answered) are not made. A
+// run with -tags etcdraft35 cannot be replayed exactly: that library seeds its time-outs from the clock.
 //
 // # Use
 //

@@ -167,7 +167,7 @@ func (n *node) flip(bits int, outage time.Duration) {
 	}
 	n.suspect = true
 	for range bits {
-		if name, off, ok := n.disk.flip(); ok {
+		if name, off, ok := n.disk.flip(c.cfg.Late); ok {
 			c.stats.Flips++
 			c.world.log("a bit of %s at byte %d of node %d is flipped", name, off, n.index+1)
 		}
@@ -229,7 +229,7 @@ func (n *node) renew() {
 func (n *node) heal() {
 	n.disk.slow, n.trap = 1, nil
 	n.empty()
-	n.clock.local, n.clock.base, n.clock.rate = n.clock.at(n.cluster.world.now), n.cluster.world.now, 1
+	n.clock.setRate(n.cluster.world.now, 1)
 	n.resume()
 	n.replaceDisk()
 	if !n.up {

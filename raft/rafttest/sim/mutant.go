@@ -15,7 +15,8 @@ const (
 	MutantNone                   Mutant = ""
 	MutantNoSync                 Mutant = "syncs do nothing"
 	MutantDoneBeforeSync         Mutant = "writes are answered before they are synced"
-	MutantVoteBeforeSync         Mutant = "term and vote are answered before they are synced"
+	MutantVoteBeforeSync         Mutant = "votes for others are answered before they are synced"
+	MutantCandidacyBeforeSync    Mutant = "votes for oneself are answered before they are synced"
 	MutantAppendBeforeSync       Mutant = "entries are answered before they are synced"
 	MutantNoHardState            Mutant = "term and vote are not stored"
 	MutantNoChecksum             Mutant = "flipped bits are served"
@@ -28,34 +29,34 @@ const (
 	MutantTornAlways             Mutant = "damage at the end of a log is cut as if it were torn"
 	MutantForgetfulSnapshot      Mutant = "snapshots lose the dedupe window"
 	MutantApplyOutOfOrder        Mutant = "two entries are applied in the wrong order"
-	MutantFrameTwice             Mutant = "frames are delivered twice"
+	MutantEmptyRetainer          Mutant = "a machine is asked what it needs before it has its state"
 )
 
-// Mutants lists those that are found within a bounded number of seeds.
+// Mutants lists them all. Each is found within a bounded number of seeds.
 func Mutants() []Mutant {
 	return []Mutant{
-		MutantNoSync, MutantDoneBeforeSync, MutantAppendBeforeSync, MutantNoHardState, MutantNoChecksum,
-		MutantCommitFromFuture, MutantAmnesia, MutantSnapshotWithoutEntries, MutantNoQuorumOverlap, MutantReplicaReused,
-		MutantTornAlways, MutantForgetfulSnapshot, MutantApplyOutOfOrder,
+		MutantNoSync, MutantDoneBeforeSync, MutantVoteBeforeSync, MutantCandidacyBeforeSync, MutantAppendBeforeSync,
+		MutantNoHardState, MutantNoChecksum, MutantCommitFromFuture, MutantAmnesia, MutantClockDrift,
+		MutantSnapshotWithoutEntries, MutantNoQuorumOverlap, MutantReplicaReused, MutantTornAlways,
+		MutantForgetfulSnapshot, MutantApplyOutOfOrder, MutantEmptyRetainer,
 	}
 }
-
-// Elusive lists the mutants that runs of a minute did not find: an early vote does harm only if the same replica is
-// asked twice in one term around a crash, which the time without votes after a start makes rare; a lease that is too
-// long only if its holder is asked in the moment between; frames that come twice may be harmless.
-func Elusive() []Mutant { return []Mutant{MutantVoteBeforeSync, MutantClockDrift, MutantFrameTwice} }
 
 // provokes returns the classes of faults under which a mutant shows soon, nil for any.
 func (m Mutant) provokes() []Fault {
 	switch m {
-	case MutantVoteBeforeSync, MutantNoHardState:
+	case MutantVoteBeforeSync, MutantCandidacyBeforeSync, MutantNoHardState:
 		return []Fault{FaultCrash, FaultCrash, FaultTransfer, FaultTransfer, FaultOneWay, FaultPartition}
+	case MutantCommitFromFuture:
+		return []Fault{FaultCrash, FaultKill, FaultOneWay, FaultPartition, FaultPower}
 	case MutantClockDrift:
-		return []Fault{FaultPartition, FaultPartition, FaultOneWay}
+		return []Fault{FaultLease}
 	case MutantTornAlways:
 		return []Fault{FaultFlip}
 	case MutantReplicaReused:
 		return []Fault{FaultWipe, FaultPartition}
+	case MutantEmptyRetainer:
+		return []Fault{FaultRestart, FaultRestart, FaultKill, FaultCrash, FaultTransfer}
 	case MutantSnapshotWithoutEntries, MutantForgetfulSnapshot:
 		return []Fault{FaultWipe, FaultMembership, FaultCrash, FaultRestart}
 	}
@@ -68,7 +69,9 @@ func (m Mutant) answersEarly(w *raft.Write) bool {
 	case MutantDoneBeforeSync:
 		return true
 	case MutantVoteBeforeSync:
-		return len(w.Entries) == 0 && w.State != nil
+		return len(w.Entries) == 0 && w.State != nil && w.State.Vote != 0 && logOf(w.State.Vote) != w.Group
+	case MutantCandidacyBeforeSync:
+		return len(w.Entries) == 0 && w.State != nil && logOf(w.State.Vote) == w.Group
 	case MutantAppendBeforeSync:
 		return len(w.Entries) > 0
 	}

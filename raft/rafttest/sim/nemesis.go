@@ -28,6 +28,7 @@ const (
 	FaultWipe       Fault = "wipe"       // a node loses its disk and comes back as a new one
 	FaultMembership Fault = "membership" // replicas move
 	FaultTransfer   Fault = "transfer"   // leaders are asked to hand over
+	FaultLease      Fault = "lease"      // a leader with the slowest clock allowed is cut off, and reads by its lease go on
 	FaultIdle       Fault = "idle"       // clients ask nothing for a while, so that groups fall asleep
 )
 
@@ -36,6 +37,7 @@ func Faults() []Fault {
 	return []Fault{
 		FaultCrash, FaultKill, FaultPower, FaultRestart, FaultPause, FaultPartition, FaultOneWay, FaultLoss,
 		FaultSlowDisk, FaultFullDisk, FaultClock, FaultFlip, FaultWipe, FaultMembership, FaultTransfer, FaultIdle,
+		FaultLease,
 	}
 }
 
@@ -54,8 +56,12 @@ func (c *cluster) nemesis() {
 	if len(liked) == 0 {
 		liked = Faults()
 	}
-	if p := c.cfg.Mutant.provokes(); p != nil {
-		liked, pace = p, pace/4
+	likes := c.cfg.Likes
+	if likes == nil {
+		likes = c.cfg.Mutant.provokes()
+	}
+	if likes != nil {
+		liked, pace = likes, pace/4
 	}
 	for at := time.Duration(0); at < c.cfg.Faults; at += time.Duration(rnd.ExpFloat64() * float64(pace)) {
 		f := liked[rnd.IntN(len(liked))]
@@ -114,6 +120,9 @@ func (c *cluster) strike(f Fault, rnd *rand.Rand) {
 	case FaultFullDisk:
 		n.fill(outage)
 	case FaultClock:
+		if w.now < c.leasing {
+			return
+		}
 		n.clock.disturb(w.now, rnd)
 		w.log("the clock of node %d: %v", n.index+1, &n.clock)
 	case FaultFlip:
@@ -124,6 +133,8 @@ func (c *cluster) strike(f Fault, rnd *rand.Rand) {
 		c.move(rnd)
 	case FaultTransfer:
 		c.transferSome(rnd)
+	case FaultLease:
+		c.testLease(rnd, outage)
 	case FaultIdle:
 		w.log("the clients are idle for %v", outage)
 		c.quiet = max(c.quiet, w.now+outage)

@@ -27,7 +27,9 @@ type network struct {
 	rnd   *rand.Rand
 	nodes []endpoint
 	links [][]*link // from, to
-	twice float64   // mutant: share of the frames that are delivered twice
+	twice float64   // share of the frames that are delivered twice
+
+	left func(from int, frame []byte) // is told of each frame that a node sends
 
 	frames, bytes, lost uint64
 }
@@ -105,6 +107,7 @@ func (l *link) send(lane raft.Lane, parts [][]byte) bool {
 		n.world.note("refused", uint64(l.from), uint64(l.to), uint64(lane))
 		return false
 	}
+	n.left(l.from, frame)
 	n.frames++
 	n.bytes += uint64(len(frame))
 	s.queued += len(frame)

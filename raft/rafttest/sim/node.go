@@ -27,6 +27,7 @@ type node struct {
 	backlog []func()
 	suspect bool // bits of the disk were flipped: it may turn out to be damaged
 	full    bool
+	aside   bool // clients do not reach it
 	trap    *trap
 
 	// Of the process.
@@ -44,9 +45,6 @@ var _ endpoint = (*node)(nil)
 func newNode(c *cluster, index int) *node {
 	rnd := c.world.source(fmt.Sprintf("node %d", index+1))
 	n := &node{cluster: c, index: index, rnd: rnd, clock: newClock(rnd)}
-	if c.cfg.Mutant == MutantClockDrift {
-		n.clock.rate = []float64{0.15, 1.85}[rnd.IntN(2)]
-	}
 	n.disk = newDisk(c.world, index, uint64(index+1), c.cfg.Ideal)
 	return n
 }
@@ -159,8 +157,30 @@ func (n *node) boot() {
 	n.members = make(map[uint64]*core.Membership)
 	n.before = make(map[uint64]*core.Membership)
 	c.net.disconnect(n.index)
+	if c.cfg.Mutant == MutantEmptyRetainer || chance(n.rnd, 0.3) {
+		n.lag()
+	}
 	n.call(n.openAll)
 	n.ticks()
+}
+
+// startLag is for how long at most a host does not get to its groups after its start, while the store does its
+// own work.
+const startLag = 300 * time.Millisecond
+
+// lag keeps the host from running for a while: it may be busy with other groups, of which a real node has
+// thousands. Until then machines whose state is stored do not have it.
+func (n *node) lag() {
+	n.hostDue = true
+	d := between(n.rnd, time.Millisecond, startLag)
+	n.cluster.world.log("node %d gets to its groups after %v", n.index+1, d)
+	n.after(d, func() {
+		n.hostDue = false
+		n.poke()
+	})
+	for at := time.Duration(0); at < d; at += between(n.rnd, time.Millisecond, startLag/8) {
+		n.after(at, n.pokeDisk)
+	}
 }
 
 // openStore opens what is on the disk.
@@ -217,7 +237,8 @@ func (n *node) hostConfig() raft.Config {
 		},
 		TickInterval:  tickInterval,
 		SnapshotBytes: c.tune.snapshotBytes, SnapshotFactor: 1, CompactMargin: c.tune.margin, ChunkBytes: c.tune.chunk,
-		TransferWindow: 4 * c.tune.chunk, SleepAfter: c.tune.sleep, MaxPendingBytes: 64 << 10, MaxApplyBytes: 16 << 10,
+		TransferWindow: 4 * c.tune.chunk, SleepAfter: c.tune.sleep, DeadAfter: c.tune.dead,
+		MaxPendingBytes: 64 << 10, MaxApplyBytes: 16 << 10,
 		MaxInboxBytes: 256 << 10,
 	}
 }
@@ -258,6 +279,9 @@ func (n *node) open(p *placement) {
 	}
 	if c.cfg.Mutant == MutantApplyOutOfOrder {
 		m = &disorderly{machine: r.machine, every: 40}
+	}
+	if c.cfg.Mutant == MutantEmptyRetainer {
+		n.store.Retain(p.log, r.machine)
 	}
 	group, err := n.host.Start(raft.GroupSpec{
 		ID: raft.GroupID(p.group), Log: p.log, Replica: p.replica, Voters: voters,

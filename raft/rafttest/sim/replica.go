@@ -99,11 +99,29 @@ func (r *replica) read(op *operation, answer func(result, error)) {
 	if op.command.id%2 == 0 {
 		read = r.group.LeaseRead
 	}
-	read(func(err error) {
+	r.fresh(read, func(err error) {
 		if err != nil {
 			answer(result{}, fmt.Errorf("%w: %w", errRead, err))
 			return
 		}
 		answer(result{true, r.machine.registers[op.command.key]}, nil)
+	})
+}
+
+// fresh reads, and checks that the state which is read has everything that was applied anywhere in the group
+// before the read began. That is more than linearizability asks for, it is what raft.Group promises, and seen
+// at once.
+func (r *replica) fresh(read func(func(error)), done func(error)) {
+	k := r.node.cluster.check
+	begin, applied := k.world.now, k.group(r.placement.group).highest
+	read(func(err error) {
+		if err == nil {
+			k.reads++
+			if r.machine.applied < applied {
+				k.fail(CheckStale, "%v serves a read of %v with the state after entry %d, entry %d was applied by then",
+					r, begin, r.machine.applied, applied)
+			}
+		}
+		done(err)
 	})
 }

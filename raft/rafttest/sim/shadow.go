@@ -59,6 +59,18 @@ func (m *image) clone() image {
 	return c
 }
 
+// String tells what decides about promises.
+func (m *image) String() string {
+	text := fmt.Sprintf("entries [%d, %d]", m.first, m.last())
+	if m.state != nil {
+		text += fmt.Sprintf(", hard state %+v", *m.state)
+	}
+	if m.snapshot != nil {
+		text += fmt.Sprintf(", a snapshot of entry %d", m.snapshot.Index)
+	}
+	return text
+}
+
 func (m *image) last() uint64 { return m.first + uint64(len(m.entries)) - 1 }
 
 func (m *image) apply(c *change) {

@@ -118,6 +118,43 @@ func TestEqualSeedsGiveEqualRuns(t *testing.T) {
 	}
 }
 
+// Leases hold at the limits of what they allow for; TestMutants shows that they do not beyond.
+func TestLeasesAtTheirLimits(t *testing.T) {
+	for seed := range uint64(6) {
+		r := Run(Config{Seed: seed, Faults: 20 * time.Second, Likes: []Fault{FaultLease}})
+		if r.Failure != nil {
+			t.Errorf("seed %d: %v\n%s", seed, r.Failure, r.Failure.Stack)
+		}
+		if r.Stats.Reads < 300 || r.Stats.Leaders < 2 {
+			t.Errorf("seed %d tests too little: %+v", seed, r.Stats)
+		}
+	}
+}
+
+// Damage of what was synced lately is not taken for a torn write; TestMutants shows what happens if it is.
+func TestDamageAtTheEndOfTheLog(t *testing.T) {
+	for seed := range uint64(6) {
+		r := Run(Config{Seed: seed, Faults: 20 * time.Second, Likes: []Fault{FaultFlip}, Late: true})
+		if r.Failure != nil {
+			t.Errorf("seed %d: %v\n%s", seed, r.Failure, r.Failure.Stack)
+		}
+		if r.Stats.Flips == 0 {
+			t.Errorf("seed %d flips nothing", seed)
+		}
+	}
+}
+
+// raft.Transport's contract excludes it; the host does not need that.
+func TestFramesThatComeTwiceDoNoHarm(t *testing.T) {
+	for seed := range uint64(6) {
+		cfg := short(seed)
+		cfg.Twice = true
+		if r := Run(cfg); r.Failure != nil {
+			t.Errorf("seed %d: %v\n%s", seed, r.Failure, r.Failure.Stack)
+		}
+	}
+}
+
 func TestRunsLeaveNothingBehind(t *testing.T) {
 	heap := func() uint64 {
 		runtime.GC()
@@ -142,12 +179,31 @@ func TestMutants(t *testing.T) {
 	}
 	for _, m := range Mutants() {
 		t.Run(string(m), func(t *testing.T) {
-			if *seedsFlag == 0 && (m == MutantCommitFromFuture || m == MutantTornAlways) {
-				t.Skip("takes many seeds: make sim")
-			}
 			for seed := range uint64(mutantSeeds) {
 				r := Run(Config{Seed: seed, Mutant: m, Faults: mutantFaults})
 				if r.Failure != nil {
+					t.Logf("seed %d, checker %.300v", seed, r.Failure)
+					return
+				}
+			}
+			t.Errorf("not found in %d seeds", mutantSeeds)
+		})
+	}
+}
+
+// What the promise checker finds at once would be found by another one, too.
+func TestCheckersBehindOthers(t *testing.T) {
+	for _, c := range []struct {
+		mutant      Mutant
+		blind, want string
+	}{
+		{MutantDoneBeforeSync, CheckPromise, CheckQuorum},
+		{MutantAppendBeforeSync, CheckPromise, CheckQuorum},
+	} {
+		t.Run(string(c.mutant), func(t *testing.T) {
+			for seed := range uint64(mutantSeeds) {
+				r := Run(Config{Seed: seed, Mutant: c.mutant, Blind: c.blind, Faults: mutantFaults})
+				if r.Failure != nil && r.Failure.Check == c.want {
 					t.Logf("seed %d, checker %.300v", seed, r.Failure)
 					return
 				}
