@@ -139,7 +139,9 @@ func TestBlockHoldsExtremes(t *testing.T) {
 
 func TestIndexRebuildsDamagedBlocks(t *testing.T) {
 	gone := map[uint64]bool{}
+	rebuilds := 0
 	rebuild := func(first, last, firstIndex, lastIndex uint64, yield func(Message, []byte) error) error {
+		rebuilds++
 		for i := firstIndex*4 - 4; i < lastIndex*4; i++ {
 			if i+1 < first || i+1 > last || gone[i+1] {
 				continue
@@ -163,6 +165,8 @@ func TestIndexRebuildsDamagedBlocks(t *testing.T) {
 	if err := ix.check(); err != nil {
 		t.Fatal(err)
 	}
+	rebuilds = 0
+	ix.Close()
 	for seq := uint64(BlockLen); seq <= 2*BlockLen+1; seq++ {
 		m, ok, err := ix.Get(seq)
 		if err != nil || ok == gone[seq] {
@@ -171,6 +175,9 @@ func TestIndexRebuildsDamagedBlocks(t *testing.T) {
 		if want := (seq - 1) % 4 * 100; ok && (uint64(m.Off) != want || ix.Name(m.Subject) != string(rune('a'+(seq-1)%3))) {
 			t.Fatalf("message %d: %+v", seq, m)
 		}
+	}
+	if rebuilds != 1 {
+		t.Errorf("the block was rebuilt %d times for its messages", rebuilds)
 	}
 	if seqs, err := ix.LastPerSubject(NewFilter(), BlockLen+7); err != nil || !slices.Equal(seqs, []uint64{BlockLen + 2, BlockLen + 3, BlockLen + 7}) {
 		t.Errorf("last per subject: %v %v", seqs, err)

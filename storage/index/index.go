@@ -175,6 +175,7 @@ func (ix *Index) load(s *summary) (*block, error) {
 		if k, err = ix.rebuild(s, err); err != nil {
 			return nil, &BlockError{Key: s.key, First: s.first, Last: s.last, Err: err}
 		}
+		k.sum = s.sum // it stands for that block from now on: the cache is asked for it by this
 	}
 	ix.cfg.Cache.put(key, k)
 	return k, nil
