@@ -19,6 +19,7 @@ TIDY_TESTS   := ./tools/tidy
 UNIT_TESTS    = $$($(GO) list ./... | grep -vE '^millrace/tools/(qemu|e2e|tidy)(/|$$)')
 
 FUZZTIME     ?= 5s
+BENCH        ?= Steady|Open|Mover|IdleGroups|Groups|Throughput|PingPong
 
 .DEFAULT_GOAL := help
 
@@ -85,8 +86,8 @@ bench: build $(BIN)/nats $(BIN)/nats-server ## nats bench against millraced and 
 	$(BIN)/bench -millraced $(BIN)/millraced -nats-server $(BIN)/nats-server -nats $(BIN)/nats -out tools/bench/results
 
 bench-storage: ## journal, message index and raft host on this disk (some minutes); results to tools/bench/results
-	$(GO) test -run '^$$' -bench . -timeout 60m -open-most 10000000 ./appliance/node | tee tools/bench/results/node-$$(date -u +%Y-%m-%dT%H%M).txt
-	$(GO) test -run '^$$' -bench . -timeout 60m ./storage/... ./raft/... | tee tools/bench/results/storage-$$(date -u +%Y-%m-%dT%H%M).txt
+	@at=tools/bench/results/storage-$$(date -u +%Y-%m-%dT%H%M).txt; \
+	$(GO) test ./appliance/node ./storage/journal ./storage/index ./raft ./raft/core ./raft/transport -run '^$$' -bench '$(BENCH)' -timeout 60m | tee $$at
 
 plugins: deps ## build the example plugins to .build/plugins
 	plugins/examples/build.sh $(BUILD)/plugins

@@ -121,6 +121,7 @@ func reported(t *testing.T, what, file string, off int64, err error) bool {
 func contains(err error, text string) bool { return strings.Contains(err.Error(), text) }
 
 func TestLogReportsEveryFlippedBit(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		mem, manifest, want := filled(t, clean)
 		refused, accepted := 0, 0
@@ -156,6 +157,7 @@ func tryFlip(t *testing.T, name string, off int64, mem *vfs.Mem, manifest *Catal
 // A sector of zeros is also what a torn write leaves; after an idle moment or a clean stop it must
 // be told from that, because the data was acknowledged.
 func TestLogReportsEveryLostSector(t *testing.T) {
+	t.Parallel()
 	mem, manifest, want := filled(t, true)
 	refused := 0
 	for name, b := range contents(t, mem) {

@@ -2,6 +2,9 @@ package storagetest
 
 import (
 	"bytes"
+	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,23 +18,45 @@ import (
 func testKey(b byte) []byte { return bytes.Repeat([]byte{b}, journal.KeyBytes) }
 
 func TestLogSurvivesCrashAtEveryOperation(t *testing.T) {
-	for name, cfg := range map[string]CrashConfig{
-		"keeping":   {Seed: 0, Ops: 220, Nested: 20},
-		"more":      {Seed: 1, Ops: 220, Nested: 20},
-		"recycling": {Seed: 2, Ops: 200, Nested: 20, Release: 25},
-		"encrypted": {Seed: 3, Ops: 150, Nested: 40, Release: 25, Key: testKey(1)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			n, reused := Crash(t, cfg)
-			if n < 500 {
-				t.Errorf("only %d crashes were tried", n)
+	t.Parallel()
+	for seed := range seeds(t, 1) {
+		for name, cfg := range map[string]CrashConfig{
+			"keeping":   {Seed: 0, Ops: 220, Nested: 20},
+			"more":      {Seed: 1, Ops: 220, Nested: 20},
+			"recycling": {Seed: 2, Ops: 200, Nested: 20, Release: 25},
+			"encrypted": {Seed: 3, Ops: 150, Nested: 40, Release: 25, Key: testKey(1)},
+		} {
+			cfg.Seed += 100 * seed
+			if seed > 0 {
+				name += fmt.Sprintf("/%d", seed)
 			}
-			t.Logf("%d crashes, %d files were used again", n, reused)
-			if cfg.Release > 0 && reused < 3 {
-				t.Errorf("only %d files were used again", reused)
-			}
-		})
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				n, reused := Crash(t, cfg)
+				if n < 500 {
+					t.Errorf("only %d crashes were tried", n)
+				}
+				t.Logf("%d crashes, %d files were used again", n, reused)
+				if cfg.Release > 0 && reused < 3 {
+					t.Errorf("only %d files were used again", reused)
+				}
+			})
+		}
 	}
+}
+
+// seeds is how many seeds a long test tries: the environment variable MILLRACE_STORAGE_SEEDS, or usual.
+func seeds(t *testing.T, usual uint64) uint64 {
+	t.Helper()
+	text := os.Getenv("MILLRACE_STORAGE_SEEDS")
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n == 0 {
+		t.Fatalf("MILLRACE_STORAGE_SEEDS=%q is no number of seeds", text)
+	}
+	return n
 }
 
 // A write that fills several segments may be cut between two entries, but never has a commit index

@@ -28,7 +28,7 @@ type faultRun struct {
 }
 
 // run returns false when fewer than failAt operations happened.
-func (r *faultRun) run(t *testing.T, failAt int64) bool {
+func (r *faultRun) run(t *testing.T, seed uint64, failAt int64) bool {
 	r.mem, r.manifest, r.fatalOnce = vfs.NewMem(), NewCatalog(7), make(chan struct{})
 	before := func() error {
 		if r.count.Add(1) == failAt {
@@ -55,7 +55,7 @@ func (r *faultRun) run(t *testing.T, failAt int64) bool {
 		}
 		return true
 	}
-	w := newWorkload(3)
+	w := newWorkload(seed)
 	for i := range 120 {
 		o := w.op()
 		r.ops = append(r.ops, o)
@@ -89,10 +89,21 @@ func (r *faultRun) run(t *testing.T, failAt int64) bool {
 // after the process starts again - even if the disk then loses what the page cache showed (Rebello
 // et al., ATC'20: a failed fsync leaves pages clean that were never written).
 func TestLogStopsAtFirstFailure(t *testing.T) {
+	t.Parallel()
+	for seed := range seeds(t, 1) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			failEverywhere(t, 3+seed)
+		})
+	}
+}
+
+// failEverywhere lets each operation of a workload fail, one in each run.
+func failEverywhere(t *testing.T, seed uint64) {
 	fatals := 0
 	for failAt := int64(1); ; failAt++ {
 		r := &faultRun{}
-		if !r.run(t, failAt) {
+		if !r.run(t, seed, failAt) {
 			break
 		}
 		fatals += int(r.fatal.Load())

@@ -85,6 +85,7 @@ func TestLogKillChild(t *testing.T) {
 
 // A process that appends is killed at random moments, again and again on the same files.
 func TestLogSurvivesKill(t *testing.T) {
+	t.Parallel()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -359,3 +359,83 @@ func TestMoverCarriesEndsAndDeletes(t *testing.T) {
 		closeLog(t, l)
 	})
 }
+
+// Entries that were voided, and that only a younger segment says so of once the log begins behind them, stay
+// void: their segment goes first, and when it cannot go, the younger one waits. No crash brings them back.
+func TestMoverGivesVoidedEntriesBackFirst(t *testing.T) {
+	const size = 3000
+	m := newManualLog(t, 1, nil)
+	segments := func() (names string) {
+		list, err := m.mem.List("/journal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(slices.DeleteFunc(list, func(n string) bool { return !strings.HasSuffix(n, ".seg") }), " ")
+	}
+	write := func(group, index, term uint64, n int, commit uint64) {
+		w := journal.Write{Group: group, State: &journal.HardState{Term: term, Commit: commit}, Done: func() {}}
+		for i := range uint64(n) {
+			w.Entries = append(w.Entries, journal.Entry{Index: index + i, Term: term, Data: keyData(int(term), index+i, size)})
+		}
+		m.log.Append(w)
+		m.work()
+	}
+	filled := uint64(0)
+	fill := func() {
+		m.log.Release(2, filled)
+		filled++
+		write(2, filled, 1, 1, filled)
+		m.now = m.now.Add(2 * time.Second)
+	}
+	m.log.Retain(3, newLastPerKey(size)) // nothing of it is needed
+	write(3, 1, 1, 3, 1)
+	write(9, 1, 1, 1, 0) // may be voided: it keeps the first segment
+	for fill(); !strings.Contains(m.log.Place(2, filled), "0000000002.seg"); fill() {
+		if filled == 100 {
+			t.Fatal("the second segment is never written")
+		}
+	}
+	write(3, 2, 2, 1, 2) // voids what the first segment has from 2 on
+	m.log.Compact(3, 2)
+	m.work()
+
+	before := ""
+	verify := func() {
+		now := segments()
+		if now == before {
+			return
+		}
+		before = now
+		crashed := &manualLog{mem: m.mem.Crash(vfs.LoseUnsynced, 1), manifest: m.manifest.Clone(), now: m.now}
+		crashed.open(t, 2, nil)
+		defer closeLog(t, crashed.log)
+		b := make([]byte, size)
+		if err := crashed.log.ReadAt(3, 2, 0, b); err == nil && !bytes.Equal(b, keyData(2, 2, size)) {
+			t.Fatalf("with %s entry 2 is read as %.20q, which was voided", now, b)
+		}
+		if err := crashed.log.ReadAt(3, 3, 0, b); err == nil {
+			t.Fatalf("with %s entry 3 is read as %.20q, which was voided", now, b)
+		}
+	}
+	turn := func() {
+		fill()
+		for verify(); m.log.Work(); verify() {
+		}
+	}
+	for range 100 {
+		turn()
+	}
+	if now := segments(); !strings.Contains(now, "0000000001.seg") || !strings.Contains(now, "0000000002.seg") {
+		t.Fatalf("one of the first two segments is gone: %s", now)
+	}
+	write(9, 2, 1, 1, 2) // now it can be moved
+	for n := 0; strings.Contains(segments(), "0000000002.seg"); n++ {
+		if turn(); n == 100 {
+			t.Fatalf("the first two segments are still there: %s", segments())
+		}
+	}
+	if now := segments(); strings.Contains(now, "0000000001.seg") {
+		t.Errorf("the second segment went before the first: %s", now)
+	}
+	closeLog(t, m.log)
+}

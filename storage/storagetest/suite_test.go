@@ -17,6 +17,7 @@ func TestLogInMemory(t *testing.T) {
 }
 
 func TestLogOnDisk(t *testing.T) {
+	t.Parallel()
 	Suite(t, func(t *testing.T) Store {
 		dir := t.TempDir()
 		c, err := catalog.Open(filepath.Join(dir, "catalog.db"))
