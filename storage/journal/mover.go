@@ -254,6 +254,9 @@ func (l *Log) stillLocked(it *item) bool {
 		l.mover.inLog[g.id] = true
 		return ok && r.seg == seg && b.index <= g.state.Commit
 	}
+	if b.index > g.durableReleased && b.index <= g.released {
+		g.pin(seg, l.enqueued, l.durable) // without the copy, until the release is durable
+	}
 	return b.index > g.released
 }
 
