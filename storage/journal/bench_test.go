@@ -71,18 +71,19 @@ func benchmarkAppend(b *testing.B, size, producers int) {
 // (written/payload).
 func BenchmarkSteady(b *testing.B) {
 	for _, key := range [][]byte{nil, bytes.Repeat([]byte{7}, journal.KeyBytes)} {
-		for _, size := range []int{128, 1 << 10} {
-			for _, entries := range []int{1, 64, 512} {
-				b.Run(fmt.Sprintf("bytes=%d/batch=%d/encrypted=%t", size, entries, key != nil), func(b *testing.B) {
-					benchmarkSteady(b, size, entries, key)
-				})
-			}
+		for _, of := range []struct{ size, entries int }{
+			{128, 1}, {128, 64}, {128, 512}, {1 << 10, 1}, {1 << 10, 64}, {1 << 10, 512},
+			{64 << 10, 1}, {512 << 10, 1}, // as a busy stream writes: one entry holds many messages
+		} {
+			b.Run(fmt.Sprintf("bytes=%d/batch=%d/encrypted=%t", of.size, of.entries, key != nil), func(b *testing.B) {
+				benchmarkSteady(b, of.size, of.entries, key)
+			})
 		}
 	}
 }
 
 func benchmarkSteady(b *testing.B, size, entries int, key []byte) {
-	const segmentBytes = 8 << 20
+	const segmentBytes = 64 << 20
 	counter := vfs.NewCounter(vfs.OS{})
 	l := openWith(b, func(cfg *journal.Config, c *catalog.Catalog) {
 		cfg.FS, cfg.SegmentBytes, cfg.FirstSegmentBytes = counter, segmentBytes, segmentBytes
@@ -106,7 +107,7 @@ func benchmarkSteady(b *testing.B, size, entries int, key []byte) {
 		l.Release(1, index-1)
 		return int64(entries*(size+41)+96)/3968*4096 + 4096
 	}
-	bare := newBareFile(b, 64<<20)
+	bare := newBareFile(b, segmentBytes)
 	for start := counter.Stats().Bytes; counter.Stats().Bytes < start+6*segmentBytes; {
 		batch() // until there are spares
 	}
