@@ -3,8 +3,8 @@ package raft
 import "io"
 
 // Machine is what a group's log is for. Its methods are called by one goroutine at a time, the
-// group's worker or who stands in for it, without locks of this package held. They may call Propose. They must not wait for
-// the disk, nor call Remove, Close, or Stop of their own group.
+// group's worker or who stands in for it, without locks of this package held. They may call Propose. They
+// must not wait for the disk, nor call Remove, Close, or Stop of their own group.
 type Machine interface {
 	// Apply applies a committed entry: one that was proposed, here or by another leader, and is
 	// durable on a quorum. It is called for each such entry in the order of the log, first for those in

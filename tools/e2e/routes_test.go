@@ -517,13 +517,7 @@ func useSystem(t *testing.T, all []*clusterServer) {
 
 // useCLI runs the command line client at a router.
 func useCLI(t *testing.T, s *clusterServer) {
-	cli := os.Getenv("MILLRACE_TEST_NATS")
-	if cli == "" {
-		var err error
-		if cli, err = exec.LookPath("nats"); err != nil {
-			t.Skipf("no nats command line client in the PATH and no MILLRACE_TEST_NATS: %v", err)
-		}
-	}
+	cli := cliProgram(t)
 	home := t.TempDir()
 	name := "CLI_" + s.name
 	for _, step := range []struct {

@@ -21,13 +21,7 @@ import (
 // and start. eventually runs a program until its standard output has the pattern. NATS_URL names
 // the server.
 func TestScripts(t *testing.T) {
-	cli := os.Getenv("MILLRACE_TEST_NATS")
-	if cli == "" {
-		var err error
-		if cli, err = exec.LookPath("nats"); err != nil {
-			t.Skipf("no nats command line client in the PATH and no MILLRACE_TEST_NATS; \"make test\" installs it: %v", err)
-		}
-	}
+	cli := cliProgram(t)
 	cli, err := filepath.Abs(cli)
 	if err != nil {
 		t.Fatal(err)
@@ -82,4 +76,17 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// cliProgram returns the path of the nats command line client.
+func cliProgram(t *testing.T) string {
+	t.Helper()
+	cli := os.Getenv("MILLRACE_TEST_NATS")
+	if cli == "" {
+		var err error
+		if cli, err = exec.LookPath("nats"); err != nil {
+			t.Skipf("no nats command line client in the PATH and no MILLRACE_TEST_NATS; \"make test\" installs it: %v", err)
+		}
+	}
+	return cli
 }

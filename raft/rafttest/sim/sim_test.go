@@ -174,9 +174,6 @@ func TestRunsLeaveNothingBehind(t *testing.T) {
 
 // Every deliberate fault is found, within a bounded number of seeds.
 func TestMutants(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a minute")
-	}
 	for _, m := range Mutants() {
 		t.Run(string(m), func(t *testing.T) {
 			for seed := range uint64(mutantSeeds) {
