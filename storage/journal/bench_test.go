@@ -76,13 +76,29 @@ func BenchmarkSteady(b *testing.B) {
 			{64 << 10, 1}, {512 << 10, 1}, // as a busy stream writes: one entry holds many messages
 		} {
 			b.Run(fmt.Sprintf("bytes=%d/batch=%d/encrypted=%t", of.size, of.entries, key != nil), func(b *testing.B) {
-				benchmarkSteady(b, of.size, of.entries, key)
+				benchmarkSteady(b, of.size, of.entries, 1, key)
 			})
 		}
 	}
 }
 
-func benchmarkSteady(b *testing.B, size, entries int, key []byte) {
+// BenchmarkPipelined is BenchmarkSteady with several batches in flight, as a stream has: the next one is
+// appended when the oldest is durable. Rounds of 16 batches are compared with as many bare writes, each with
+// its fdatasync; what queues while the log syncs becomes one batch there (syncs/batch). p50-x-bare-merged
+// compares with the same bytes in as many bare writes and syncs as the log made.
+func BenchmarkPipelined(b *testing.B) {
+	for _, of := range []struct{ size, entries int }{
+		{128, 64}, {128, 512}, {1 << 10, 64}, {1 << 10, 512}, {512 << 10, 1},
+	} {
+		for _, inFlight := range []int{2, 4} {
+			b.Run(fmt.Sprintf("bytes=%d/batch=%d/inflight=%d", of.size, of.entries, inFlight), func(b *testing.B) {
+				benchmarkSteady(b, of.size, of.entries, inFlight, nil)
+			})
+		}
+	}
+}
+
+func benchmarkSteady(b *testing.B, size, entries, inFlight int, key []byte) {
 	const segmentBytes = 64 << 20
 	counter := vfs.NewCounter(vfs.OS{})
 	l := openWith(b, func(cfg *journal.Config, c *catalog.Catalog) {
@@ -93,42 +109,72 @@ func benchmarkSteady(b *testing.B, size, entries int, key []byte) {
 	for i := range data {
 		data[i] = byte(i*7 + 1)
 	}
-	done := make(chan struct{}, 1)
+	done := make(chan struct{}, inFlight)
 	w := journal.Write{Group: 1, Done: func() { done <- struct{}{} }}
-	index := uint64(1)
-	batch := func() (bytes int64) {
-		w.Entries = make([]journal.Entry, entries)
-		for i := range w.Entries {
-			w.Entries[i] = journal.Entry{Index: index, Term: 1, Data: data}
-			index++
-		}
-		l.Append(w)
+	index, durable := uint64(1), uint64(0)
+	wait := func() {
 		<-done
-		l.Release(1, index-1)
-		return int64(entries*(size+41)+96)/3968*4096 + 4096
+		durable += uint64(entries)
+		l.Release(1, durable)
 	}
+	batches := 1
+	if inFlight > 1 {
+		batches = 16
+	}
+	round := func() {
+		for n := range batches {
+			w.Entries = make([]journal.Entry, entries)
+			for i := range w.Entries {
+				w.Entries[i] = journal.Entry{Index: index, Term: 1, Data: data}
+				index++
+			}
+			l.Append(w)
+			if n+1 >= inFlight {
+				wait()
+			}
+		}
+		for durable+1 < index {
+			wait()
+		}
+	}
+	bytes := int64(entries*(size+41)+96)/3968*4096 + 4096
 	bare := newBareFile(b, segmentBytes)
 	for start := counter.Stats().Bytes; counter.Stats().Bytes < start+6*segmentBytes; {
-		batch() // until there are spares
+		round() // until there are spares
 	}
-	var ours, theirs []time.Duration
+	var ours, theirs, merged []time.Duration
 	last := counter.Stats()
-	b.SetBytes(int64(size * entries))
+	b.SetBytes(int64(size * entries * batches))
 	b.ResetTimer()
 	for range b.N {
+		syncs := counter.Stats().Syncs
 		begin := time.Now()
-		n := batch()
+		round()
 		between := time.Now()
-		bare.write(b, n)
+		syncs = counter.Stats().Syncs - syncs
+		for range batches {
+			bare.write(b, bytes)
+		}
 		ours, theirs = append(ours, between.Sub(begin)), append(theirs, time.Since(between))
+		if inFlight > 1 {
+			n := max(int64(syncs), 2)
+			begin = time.Now()
+			for range n {
+				bare.write(b, bytes*int64(batches)/n/4096*4096)
+			}
+			merged = append(merged, time.Since(begin))
+		}
 	}
 	b.StopTimer()
 	now := counter.Stats()
-	payload := float64(b.N * size * entries)
+	payload := float64(b.N * size * entries * batches)
 	b.ReportMetric(float64(now.Bytes-last.Bytes)/payload, "written/payload")
-	b.ReportMetric(float64(now.Syncs-last.Syncs)/float64(b.N), "syncs/batch")
+	b.ReportMetric(float64(now.Syncs-last.Syncs)/float64(b.N*batches), "syncs/batch")
 	b.ReportMetric(total(ours)/total(theirs), "x-bare")
 	b.ReportMetric(median(ours)/median(theirs), "p50-x-bare")
+	if inFlight > 1 {
+		b.ReportMetric(median(ours)/median(merged), "p50-x-bare-merged")
+	}
 }
 
 func total(all []time.Duration) (sum float64) {

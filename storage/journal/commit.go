@@ -2,110 +2,16 @@ package journal
 
 import (
 	"fmt"
-	"hash/crc32"
 	"slices"
 	"time"
 )
 
 const (
-	// maxBatchBytes bounds a batch of several writes, so that the first of them does not wait long.
-	maxBatchBytes = 4 << 20
-	// keepBufferBytes is the largest batch buffer that is kept for the next batch.
-	keepBufferBytes = 8 << 20
 	// markDelay is how long the log is idle before it writes the mark.
 	markDelay = 20 * time.Millisecond
 	// lazyDelay is how long writes without Done may wait for company.
 	lazyDelay = time.Second
 )
-
-// builder encodes a batch. Owned by run.
-type builder struct {
-	buf   []byte
-	seg   *segment
-	count uint32
-	body  uint32
-	last  link // the latest batch of the log
-	foot  int  // what the records take in the segment's footer at most
-	added []added
-}
-
-// added is a record of a batch that is not durable yet.
-type added struct {
-	recordHeader
-	off   uint32 // of the payload in the batch
-	blob  *blob
-	small [boundsBytes]byte // payload of a HARDSTATE or BOUNDS record
-}
-
-// data is the payload, which of an ENTRY or FOOTER record is not kept.
-func (a *added) data() []byte {
-	if a.blob != nil {
-		return a.blob.payload
-	}
-	return a.small[:min(int(a.length), len(a.small))]
-}
-
-// start begins an empty batch for a segment.
-func (b *builder) start(s *segment) {
-	if cap(b.buf) > keepBufferBytes {
-		b.buf = nil
-	}
-	if b.buf == nil {
-		b.buf = make([]byte, 0, 64<<10)
-	}
-	b.buf = b.buf[:batchBytes]
-	b.seg, b.count, b.body, b.foot = s, 0, s.seed, 0
-	clear(b.added)
-	b.added = b.added[:0]
-}
-
-// fits reports whether records of n bytes, which take foot bytes in the footer, may join. One write of
-// any size may be alone in a batch, if the segment has the room. That for the footer stays free.
-func (b *builder) fits(n, foot int) bool {
-	if b.count > 0 && len(b.buf)+n > maxBatchBytes {
-		return false
-	}
-	end := b.seg.end + int64(b.seg.file.padded(len(b.buf)+n))
-	return end+int64(footRoom(b.seg.foot+b.foot+foot)) <= b.seg.capacity
-}
-
-// add encodes a record.
-func (b *builder) add(h recordHeader, data []byte) {
-	h.length = uint32(len(data))
-	h.payload = crc32.Update(b.seg.seed, castagnoli, data)
-	at := len(b.buf)
-	b.grow(recordSize(len(data)))
-	h.encode(b.buf[at:], b.seg.seed)
-	b.body = crc32.Update(b.body, castagnoli, b.buf[at:at+recordBytes])
-	n := copy(b.buf[at+recordBytes:], data)
-	clear(b.buf[at+recordBytes+n:])
-	b.count++
-	a := added{recordHeader: h, off: uint32(at + recordBytes)}
-	copy(a.small[:], data)
-	b.added = append(b.added, a)
-}
-
-// grow lengthens the batch by n bytes, and keeps room for the trailers of its sectors.
-func (b *builder) grow(n int) {
-	need := len(b.buf) + n
-	if most := need + need/16 + 2*blockBytes; most > cap(b.buf) {
-		buf := make([]byte, len(b.buf), alignUp(max(most, 2*cap(b.buf)), blockBytes))
-		copy(buf, b.buf)
-		b.buf = buf
-	}
-	b.buf = b.buf[:need]
-}
-
-// finish completes the batch and returns its bytes, padded and with room for its sectors behind them,
-// and what the next batch has to follow.
-func (b *builder) finish(last link) ([]byte, link) {
-	h := batchHeader{count: b.count, lsn: last.lsn + 1, length: uint32(len(b.buf)), prev: last.crc, body: b.body}
-	h.encode(b.buf, b.seg.seed)
-	n := len(b.buf)
-	b.grow(b.seg.file.padded(n) - n)
-	clear(b.buf[n:])
-	return b.buf, link{h.lsn, h.crc}
-}
 
 // run writes what is queued until the log is closed or fails. It alone writes to the active
 // segment.
@@ -339,7 +245,7 @@ func (w *writer) encodePart(it *item) (done bool) {
 	case w.part < it.head():
 		w.encodeHead(it)
 	case w.part < entries:
-		w.encodeEntry()
+		w.encodeEntries(1)
 	default:
 		w.encodeState(it.group, it.state)
 	}
@@ -363,9 +269,7 @@ func (w *writer) abandon() {
 // encode adds all records of an item to the batch.
 func (w *writer) encode(it *item) {
 	w.encodeHead(it)
-	for range it.entries {
-		w.encodeEntry()
-	}
+	w.encodeEntries(it.entries)
 	if it.hasState {
 		w.encodeState(it.group, it.state)
 	}
@@ -390,22 +294,9 @@ func (w *writer) encodeHead(it *item) {
 	}
 }
 
-func (b *builder) addBlob(g *group, from *blob) {
-	b.add(recordHeader{kind: from.kind, entryType: from.entryType, group: g.id, index: from.index, term: from.term},
-		from.payload)
-	b.added[len(b.added)-1].blob = from
-}
-
-func (w *writer) encodeEntry() {
-	q := &w.queue.entries[w.nextEntry]
-	w.log.batch.add(recordHeader{
-		kind:      kindEntry,
-		entryType: q.Type,
-		group:     q.group.id,
-		index:     q.Index,
-		term:      q.Term,
-	}, q.Data)
-	w.nextEntry++
+func (w *writer) encodeEntries(n int) {
+	w.log.batch.addEntries(w.queue.entries[w.nextEntry:][:n])
+	w.nextEntry += n
 }
 
 func (w *writer) encodeState(g *group, s HardState) {
@@ -455,16 +346,16 @@ func (w *writer) flush() error {
 
 	b.last = last
 	b.start(s)
+	for ; w.doneItems < w.nextItem; w.doneItems++ {
+		if done := w.queue.items[w.doneItems].done; done != nil {
+			done()
+		}
+	}
 	if needSegment {
 		signal(l.prepare)
 	}
 	if w.reclaimable {
 		signal(l.reclaim)
-	}
-	for ; w.doneItems < w.nextItem; w.doneItems++ {
-		if done := w.queue.items[w.doneItems].done; done != nil {
-			done()
-		}
 	}
 	return nil
 }
@@ -472,17 +363,31 @@ func (w *writer) flush() error {
 // completeLocked puts what was just synced into the tables; the batch began at off.
 func (w *writer) completeLocked(s *segment, off int64) {
 	l := w.log
+	rows := l.batch.rows
+	for i := range rows {
+		rows[i].off += uint32(off)
+	}
 	for i := range l.batch.added {
 		a := &l.batch.added[i]
-		if a.kind == kindFooter {
+		var c *contents
+		var err error
+		switch a.kind {
+		case kindFooter:
 			l.sealedLocked(s, span64{off, s.end - off})
 			continue
+		case kindEntry:
+			if c, err = s.applyEntriesLocked(a.recordHeader, rows[:a.entries]); err == nil {
+				w.entriesLocked(s, c, a)
+			}
+			rows = rows[a.entries:]
+		default:
+			if c, err = s.applyLocked(a.recordHeader, uint32(off)+a.off, a.data()); err == nil {
+				w.recordLocked(s, c, a)
+			}
 		}
-		c, err := s.applyLocked(a.recordHeader, uint32(off)+a.off, a.data())
 		if err != nil {
 			panic(fmt.Sprintf("BUG: journal: wrote what it cannot read: %v", err))
 		}
-		w.recordLocked(s, c, a)
 	}
 	for i := w.doneItems; i < w.nextItem; i++ {
 		w.queue.bytes -= int64(w.queue.items[i].bytes)
@@ -495,20 +400,23 @@ func (w *writer) completeLocked(s *segment, off int64) {
 	}
 }
 
-// recordLocked enters a durable record into its group's table.
+// entriesLocked enters durable entries into their group's table. Those that were voided while they were
+// queued or written are the last of them.
+func (w *writer) entriesLocked(s *segment, c *contents, a *added) {
+	g := w.queue.entries[w.doneEntries].group
+	r := run{first: a.index, count: a.entries, at: c.rowCount - a.entries, seg: s.id}
+	if g.written(r, uint32(w.queue.base)+uint32(w.doneEntries)) < a.entries {
+		g.pin(s.id, w.log.enqueued, w.log.durable) // by something that is still queued
+	}
+	w.doneEntries += int(a.entries)
+}
+
+// recordLocked enters another durable record into its group's table.
 func (w *writer) recordLocked(s *segment, c *contents, a *added) {
 	l := w.log
 	w.reclaimable = w.reclaimable || a.kind == kindGroupDel || a.kind == kindBounds || a.kind == kindObjectDel
 	if a.kind == kindGroupDel {
 		l.dropped[a.group] = s.id
-		return
-	}
-	if a.kind == kindEntry {
-		q := &w.queue.entries[w.doneEntries]
-		if !q.group.written(a.index, uint32(w.queue.base)+uint32(w.doneEntries), s.id, c.rowCount-1) {
-			q.group.pin(s.id, l.enqueued, l.durable) // by something that is still queued
-		}
-		w.doneEntries++
 		return
 	}
 	g := l.groups[a.group]
@@ -523,7 +431,7 @@ func (w *writer) recordLocked(s *segment, c *contents, a *added) {
 		g.durableBase, g.durableReleased, g.boundsSeg = b.index+1, b.released, s.id
 		g.trim()
 	case kindSnapshot:
-		g.voidDurable(0, a.blob)
+		g.resetDurable(a.blob)
 		g.snapSeg = s.id
 	case kindObject:
 		if o, ok := g.objects[a.index]; ok && o.blob == a.blob {

@@ -79,30 +79,44 @@ func (s *segment) applyLocked(h recordHeader, off uint32, data []byte) (*content
 	if h.kind == kindFooter {
 		return nil, nil
 	}
-	c := s.groups[h.group]
-	if c == nil {
-		c = &contents{group: h.group}
-		s.groups[h.group] = c
-	} else {
-		s.foot -= c.footBytes()
+	r := row{off, h.length}
+	if h.kind == kindEntry {
+		return s.applyEntriesLocked(h, []row{r})
 	}
-	err := c.apply(h, off, data)
+	c := s.contentsLocked(h.group)
+	s.foot -= c.footBytes()
+	err := c.apply(h, r, data)
 	s.foot += c.footBytes()
 	return c, err
 }
 
-func (c *contents) apply(h recordHeader, off uint32, data []byte) error {
-	if c.deleted && h.kind != kindGroupDel {
-		return fmt.Errorf("group %d goes on after it was deleted", c.group)
+// applyEntriesLocked takes in ENTRY records of one group and term that follow each other: the header of the
+// first, and where the payloads of all stand.
+func (s *segment) applyEntriesLocked(h recordHeader, rows []row) (*contents, error) {
+	c := s.contentsLocked(h.group)
+	s.foot -= c.footBytes()
+	err := c.entries(h.index, h.term, rows)
+	s.foot += c.footBytes()
+	return c, err
+}
+
+// contentsLocked returns what the segment holds of a group, of which it gets a record now.
+func (s *segment) contentsLocked(group uint64) *contents {
+	c := s.groups[group]
+	if c == nil {
+		c = &contents{group: group}
+		s.groups[group] = c
+		s.foot += c.footBytes()
 	}
-	r := row{off, h.length}
+	return c
+}
+
+// apply takes in a record that is not an ENTRY.
+func (c *contents) apply(h recordHeader, r row, data []byte) error {
+	if c.deleted && h.kind != kindGroupDel {
+		return c.errDeleted()
+	}
 	switch h.kind {
-	case kindEntry:
-		if c.bounds != nil && h.index <= c.bounds.index {
-			return fmt.Errorf("group %d has entry %d after entries up to %d were released", c.group, h.index,
-				c.bounds.index)
-		}
-		c.entry(h.index, h.term, r)
 	case kindHardState:
 		c.state = &HardState{Term: h.term, Vote: le.Uint64(data), Commit: h.index}
 	case kindGroupDel:
@@ -127,21 +141,37 @@ func (c *contents) apply(h recordHeader, off uint32, data []byte) error {
 	return nil
 }
 
-// entry appends the row of an entry, which voids what stands at its index and above.
-func (c *contents) entry(index, term uint64, r row) {
-	c.truncate(index)
-	c.rows = append(c.rows, r)
-	c.rowCount++
-	c.rowBytes += int64(r.length)
-	if n := len(c.runs); n > 0 && c.runs[n-1].first+uint64(c.runs[n-1].count) == index {
-		c.runs[n-1].count++
+func (c *contents) errDeleted() error {
+	return fmt.Errorf("group %d goes on after it was deleted", c.group)
+}
+
+// entries appends the rows of entries of one term that follow each other, which void what stands at the
+// index of the first and above.
+func (c *contents) entries(first, term uint64, rows []row) error {
+	if c.deleted {
+		return c.errDeleted()
+	}
+	if c.bounds != nil && first <= c.bounds.index {
+		return fmt.Errorf("group %d has entry %d after entries up to %d were released", c.group, first, c.bounds.index)
+	}
+	c.truncate(first)
+	count := uint32(len(rows))
+	c.rows = append(c.rows, rows...)
+	c.rowCount += count
+	for _, r := range rows {
+		c.rowBytes += int64(r.length)
+	}
+	if n := len(c.runs); n > 0 && c.runs[n-1].first+uint64(c.runs[n-1].count) == first {
+		c.runs[n-1].count += count
 	} else {
-		c.runs = append(c.runs, fileRun{index, 1})
+		c.runs = append(c.runs, fileRun{first, count})
 	}
 	if n := len(c.terms); n == 0 || c.terms[n-1].term != term {
-		c.terms = append(c.terms, termRun{index, term})
+		c.terms = append(c.terms, termRun{first, term})
 	}
-	c.last, c.hasLast, c.low, c.high = index, true, c.runs[0].first, index
+	c.high = first + uint64(count) - 1
+	c.last, c.hasLast, c.low = c.high, true, c.runs[0].first
+	return nil
 }
 
 // truncate voids what stands at an index and above.

@@ -60,7 +60,8 @@ import (
 //	 8  8  LSN: 1 for the first batch of the log, then one more for each, across segments
 //	16  4  length without the padding at the end, this header included
 //	20  4  header checksum (offset 28) of the batch before, 0 for the first of the log
-//	24  4  checksum over the headers of all records of the batch, in order
+//	24  4  checksum over the headers of all records of the batch, in order. As each of them ends in a
+//	       checksum of its own, this one tells how many there are, and nothing else (bodySum)
 //	28  4  checksum of bytes 0..27
 //
 // Record: a header, the payload, zeros up to a multiple of 8.
@@ -318,6 +319,34 @@ func decodeBatchHeader(b []byte, seed uint32) (batchHeader, bool) {
 	}, true
 }
 
+// bodySum is the checksum over the headers of count records of a segment with a seed. What a message with
+// its checksum behind it makes of the checksum before depends on the length of the message alone: the
+// headers need not be looked at.
+func bodySum(seed, count uint32) uint32 {
+	sum := seed
+	for range count {
+		d := sum ^ seed // what is not as in the checksum of the header itself
+		sum = shiftHeader[0][byte(d)] ^ shiftHeader[1][byte(d>>8)] ^ shiftHeader[2][byte(d>>16)] ^ shiftHeader[3][d>>24] ^ ownSum
+	}
+	return sum
+}
+
+// ownSum is the checksum of any bytes with their checksum behind them.
+const ownSum = 0x48674bc7
+
+// shiftHeader says, for each byte of a difference between two checksums, what the difference is after the
+// header of a record. It is never written to.
+var shiftHeader = func() (t [4][256]uint32) {
+	var zero [recordBytes]byte
+	from0 := crc32.Update(0, castagnoli, zero[:])
+	for i := range t {
+		for b := range t[i] {
+			t[i][b] = crc32.Update(uint32(b)<<(8*i), castagnoli, zero[:]) ^ from0
+		}
+	}
+	return t
+}()
+
 // recordHeader is the header of a record; see the table above.
 type recordHeader struct {
 	kind      kind
@@ -327,6 +356,18 @@ type recordHeader struct {
 	index     uint64
 	term      uint64
 	payload   uint32 // checksum
+}
+
+// encodeRecord encodes a record with its payload, of which it sets length and checksum, to the start of b
+// and returns its size.
+func (h *recordHeader) encodeRecord(b, data []byte, seed uint32) int {
+	h.length = uint32(len(data))
+	h.payload = crc32.Update(seed, castagnoli, data)
+	h.encode(b, seed)
+	size := recordSize(len(data))
+	n := copy(b[recordBytes:size], data)
+	clear(b[recordBytes+n : size])
+	return size
 }
 
 func (h *recordHeader) encode(b []byte, seed uint32) {

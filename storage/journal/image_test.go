@@ -3,6 +3,8 @@ package journal
 import (
 	"errors"
 	"io"
+	"maps"
+	"sync"
 
 	"millrace/storage/vfs"
 )
@@ -72,10 +74,30 @@ func mustImage(h header, batches ...func(*builder)) []byte {
 // memCatalog is a Catalog for one segment.
 type memCatalog map[uint32][]byte
 
-func (c memCatalog) NodeID() uint64                       { return 7 }
-func (c memCatalog) Segments() (map[uint32][]byte, error) { return c, nil }
-func (c memCatalog) PutSegment(id uint32, v []byte) error { c[id] = v; return nil }
-func (c memCatalog) DeleteSegment(id uint32) error        { delete(c, id); return nil }
+// memCatalogMu guards all of them: a log calls its catalog from two goroutines.
+var memCatalogMu sync.Mutex
+
+func (c memCatalog) NodeID() uint64 { return 7 }
+
+func (c memCatalog) Segments() (map[uint32][]byte, error) {
+	memCatalogMu.Lock()
+	defer memCatalogMu.Unlock()
+	return maps.Clone(c), nil
+}
+
+func (c memCatalog) PutSegment(id uint32, v []byte) error {
+	memCatalogMu.Lock()
+	defer memCatalogMu.Unlock()
+	c[id] = v
+	return nil
+}
+
+func (c memCatalog) DeleteSegment(id uint32) error {
+	memCatalogMu.Lock()
+	defer memCatalogMu.Unlock()
+	delete(c, id)
+	return nil
+}
 
 // imageConfig configures a log whose only segment has the given bytes.
 func imageConfig(image []byte) (Config, error) {

@@ -195,10 +195,8 @@ func (l *Log) enqueue(w Write) (wake bool) {
 		l.enqueueSnapshotLocked(g, &w, &it)
 		commit = max(commit, min(w.Snapshot.Index, g.base-1))
 	}
-	for _, e := range w.Entries {
-		id := l.fill.base + uint64(len(l.fill.entries))
-		l.fill.entries = append(l.fill.entries, queued{Entry: e, group: g})
-		g.put(e.Index, e.Term, uint32(id))
+	if len(w.Entries) > 0 {
+		g.put(w.Entries, uint32(l.fill.put(w.Entries, g)))
 	}
 	if w.State != nil {
 		it.state, it.hasState = *w.State, true
@@ -261,7 +259,8 @@ func logRoom(size int64) int { return int(size-dataOffset) / blockBytes * blockC
 // accounts for them.
 func (l *Log) checkLocked(g *group, entries []Entry, first, last uint64, it *item) {
 	next := last + 1
-	for i, e := range entries {
+	for i := range entries {
+		e := &entries[i]
 		if e.Index < first || e.Index > next || i > 0 && e.Index != next {
 			panic(fmt.Sprintf("BUG: journal: group %d appends entry %d, it has %d to %d", g.id, e.Index, first, last))
 		}

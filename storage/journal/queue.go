@@ -1,5 +1,7 @@
 package journal
 
+import "slices"
+
 // queued is one entry that waits to be written.
 type queued struct {
 	Entry
@@ -44,6 +46,16 @@ type queue struct {
 	base    uint64
 	bytes   int64
 	urgent  bool // somebody waits
+}
+
+// put appends entries and returns the id of the first of them.
+func (q *queue) put(entries []Entry, g *group) (id uint64) {
+	id = q.base + uint64(len(q.entries))
+	q.entries = slices.Grow(q.entries, len(entries))
+	for i := range entries {
+		q.entries = append(q.entries, queued{Entry: entries[i], group: g})
+	}
+	return id
 }
 
 // reset empties the queue for reuse.

@@ -63,14 +63,11 @@ type source struct {
 // sourceLocked finds the entries of a log from lo on that are in one place.
 func (l *Log) sourceLocked(g *group, lo, hi uint64) (source, error) {
 	src := source{group: g.id, lo: lo, hi: hi}
-	if len(g.queued) > 0 && lo >= g.queued[0].index {
-		for _, q := range g.queued[lo-g.queued[0].index:] {
-			if q.index == hi {
-				break
-			}
-			src.queued = append(src.queued, l.queuedLocked(q.id))
+	if id, count, ok := g.findQueued(lo); ok {
+		src.hi = min(hi, lo+uint64(count))
+		for ; lo < src.hi; lo, id = lo+1, id+1 {
+			src.queued = append(src.queued, l.queuedLocked(id))
 		}
-		src.hi = lo + uint64(len(src.queued))
 		return src, nil
 	}
 	r, ok := g.find(lo)
@@ -451,7 +448,7 @@ func (l *Log) candidates(group, index uint64) (blobs []*blob, sources []source, 
 		blobs = slices.Clone(g.pending[index])
 		slices.Reverse(blobs)
 	}
-	if id, ok := g.findQueued(index); ok {
+	if id, _, ok := g.findQueued(index); ok {
 		e := l.queuedLocked(id)
 		return append(blobs, &blob{kind: kindEntry, term: e.Term, payload: e.Data}), nil, nil
 	}

@@ -39,11 +39,14 @@ type part struct {
 	low, high uint64
 }
 
-// queuedEntry is an entry of a group that is not durable yet.
-type queuedEntry struct {
-	index uint64
-	id    uint32 // low half of the queue id
+// queuedRun says that count entries of a group from first on are not durable yet, and were queued one after
+// the other.
+type queuedRun struct {
+	first     uint64
+	count, id uint32 // low half of the queue id of the first
 }
+
+func (q queuedRun) end() uint64 { return q.first + uint64(q.count) }
 
 // voided is a run that an entry or a Reset voided which is not durable yet: until then the run may be what
 // a crash leaves, and keeps its segment.
@@ -66,7 +69,7 @@ type pin struct {
 //  1. runs are sorted and apart. Together with queued they have all entries from base to last; below base
 //     they have what may still be needed.
 //  2. terms is sorted by from, and terms[0].from <= base when there are entries.
-//  3. queued is sorted by index, and holds the last entries.
+//  3. queued is sorted and apart, and holds the last entries. Its ids ascend.
 //  4. released < base.
 //  5. A segment is in runs, voided, objects or pins as long as durable records need its entries or objects.
 type group struct {
@@ -77,7 +80,7 @@ type group struct {
 	released uint64 // nobody needs entries up to here
 	runs     []run
 	terms    []termRun
-	queued   []queuedEntry
+	queued   []queuedRun
 	voided   []voided
 	pins     []pin
 	parts    []part             // in order of the segments
@@ -155,14 +158,22 @@ func (g *group) cutTerms(from uint64) {
 	g.terms = g.terms[:n]
 }
 
-// put queues an entry with base <= index <= last+1 and voids what stands at index and above.
-func (g *group) put(index, term uint64, id uint32) {
-	if index <= g.last {
-		g.void(index, voided{id: id})
+// put queues entries that follow each other, the first of which has base <= index <= last+1 and the queue id
+// id, and voids what stands at its index and above.
+func (g *group) put(entries []Entry, id uint32) {
+	first, count := entries[0].Index, uint32(len(entries))
+	if first <= g.last {
+		g.void(first, voided{id: id})
 	}
-	g.queued = append(g.queued, queuedEntry{index, id})
-	g.addTerm(index, term)
-	g.last = index
+	if n := len(g.queued); n > 0 && g.queued[n-1].end() == first && g.queued[n-1].id+g.queued[n-1].count == id {
+		g.queued[n-1].count += count
+	} else {
+		g.queued = append(g.queued, queuedRun{first, count, id})
+	}
+	for i := range entries {
+		g.addTerm(entries[i].Index, entries[i].Term)
+	}
+	g.last = g.queued[len(g.queued)-1].end() - 1
 }
 
 // void voids the entries from an index above base-1 on, by something that is not durable yet.
@@ -175,10 +186,17 @@ func (g *group) void(from uint64, by voided) {
 	g.truncate(from)
 }
 
-// voidDurable notes that what voided runs is durable.
-func (g *group) voidDurable(id uint32, by *blob) {
+// resetDurable notes that the Reset that voided runs is durable.
+func (g *group) resetDurable(by *blob) {
 	if len(g.voided) > 0 {
-		g.voided = slices.DeleteFunc(g.voided, func(v voided) bool { return v.by == by && v.id == id })
+		g.voided = slices.DeleteFunc(g.voided, func(v voided) bool { return v.by == by })
+	}
+}
+
+// entriesDurable notes that the count queued entries from id on, which may have voided runs, are durable.
+func (g *group) entriesDurable(id, count uint32) {
+	if len(g.voided) > 0 {
+		g.voided = slices.DeleteFunc(g.voided, func(v voided) bool { return v.by == nil && v.id-id < count })
 	}
 }
 
@@ -211,10 +229,13 @@ func (g *group) truncate(from uint64) {
 		g.runs[n-1] = g.runs[n-1].cut(0, from)
 	}
 	q := len(g.queued)
-	for q > 0 && g.queued[q-1].index >= from {
+	for q > 0 && g.queued[q-1].first >= from {
 		q--
 	}
 	g.queued = g.queued[:q]
+	if q > 0 && g.queued[q-1].end() > from {
+		g.queued[q-1].count = uint32(from - g.queued[q-1].first)
+	}
 	g.cutTerms(from)
 	g.last = min(g.last, max(from, g.base)-1)
 }
@@ -256,20 +277,26 @@ func (g *group) reset(keep, index, term uint64, by *blob) {
 	g.base, g.baseTerm, g.last = index+1, term, index
 }
 
-// written turns a queued entry into a stored one. It returns false when it was voided meanwhile.
-func (g *group) written(index uint64, id uint32, seg, at uint32) (stored bool) {
-	g.voidDurable(id, nil)
-	if len(g.queued) == 0 || g.queued[0].index != index || g.queued[0].id != id {
-		return false
+// written turns the queued entries of a run, the first of which has the queue id id, into stored ones. It
+// returns how many of them were not voided meanwhile.
+func (g *group) written(r run, id uint32) (stored uint32) {
+	g.entriesDurable(id, r.count)
+	if len(g.queued) == 0 || g.queued[0].first != r.first || g.queued[0].id != id {
+		return 0
 	}
-	g.queued = g.queued[1:]
+	q := &g.queued[0]
+	stored = min(r.count, q.count)
+	q.first, q.count, q.id = q.first+uint64(stored), q.count-stored, q.id+stored
+	if q.count == 0 {
+		g.queued = g.queued[1:]
+	}
 	if len(g.queued) == 0 {
 		g.queued = nil
 	}
-	if index > g.durableReleased {
-		g.add(run{first: index, count: 1, at: at, seg: seg})
+	if r = r.cut(g.durableReleased+1, r.first+uint64(stored)); r.count > 0 {
+		g.add(r)
 	}
-	return true
+	return stored
 }
 
 // add appends a run behind all others, or to the last of them.
@@ -321,13 +348,18 @@ func (g *group) find(index uint64) (run, bool) {
 	return g.runs[i], true
 }
 
-// findQueued returns the queue id of an entry that is not durable yet.
-func (g *group) findQueued(index uint64) (id uint32, ok bool) {
-	i, ok := slices.BinarySearchFunc(g.queued, index, func(q queuedEntry, x uint64) int { return cmp.Compare(q.index, x) })
-	if !ok {
-		return 0, false
+// findQueued returns the queue id of an entry that is not durable yet, and how many were queued after it
+// without a gap, itself included.
+func (g *group) findQueued(index uint64) (id, count uint32, ok bool) {
+	i, found := slices.BinarySearchFunc(g.queued, index, func(q queuedRun, x uint64) int { return cmp.Compare(q.first, x) })
+	if !found {
+		i--
 	}
-	return g.queued[i].id, true
+	if i < 0 || g.queued[i].end() <= index {
+		return 0, 0, false
+	}
+	skip := uint32(index - g.queued[i].first)
+	return g.queued[i].id + skip, g.queued[i].count - skip, true
 }
 
 // hole returns the first index of the log that has no place.
@@ -340,8 +372,8 @@ func (g *group) hole() (index uint64, ok bool) {
 		next = max(next, r.end())
 	}
 	for _, q := range g.queued {
-		if q.index == next {
-			next++
+		if q.first <= next {
+			next = max(next, q.end())
 		}
 	}
 	return next, next <= g.last
