@@ -108,13 +108,23 @@ func (g *Group) ID() GroupID { return g.id }
 //
 // It returns ErrNotLeader, ErrBusy, ErrStopped or the error of Config.Admit; then nothing was
 // proposed.
-func (g *Group) Propose(data []byte) error { return g.propose(data, g.cfg.Admit) }
+func (g *Group) Propose(data []byte) error { return g.propose(0, data, g.cfg.Admit) }
 
 // ProposeControl is Propose for entries that give space back or keep the machine going, such as
 // deletes and checkpoints: it asks Config.AdmitControl instead of Config.Admit.
-func (g *Group) ProposeControl(data []byte) error { return g.propose(data, g.cfg.AdmitControl) }
+func (g *Group) ProposeControl(data []byte) error { return g.propose(0, data, g.cfg.AdmitControl) }
 
-func (g *Group) propose(data []byte, admit func(n int) error) error {
+// ProposeIn is Propose for an entry that was made for a term which Machine.Lead has announced: with
+// ErrNotLeader it refuses when this replica does not lead in that term, even if it leads in a later one.
+func (g *Group) ProposeIn(term uint64, data []byte) error { return g.propose(term, data, g.cfg.Admit) }
+
+// ProposeControlIn is ProposeControl in a term, see ProposeIn.
+func (g *Group) ProposeControlIn(term uint64, data []byte) error {
+	return g.propose(term, data, g.cfg.AdmitControl)
+}
+
+// propose takes an entry for a term, or for whichever this replica leads in if that is 0.
+func (g *Group) propose(term uint64, data []byte, admit func(n int) error) error {
 	size := int64(len(data))
 	switch {
 	case size == 0:
@@ -127,7 +137,7 @@ func (g *Group) propose(data []byte, admit func(n int) error) error {
 		return fmt.Errorf("raft: propose to group %d: %w", g.id, err)
 	}
 	g.mu.Lock()
-	if err := g.refusalLocked(size); err != nil {
+	if err := g.refusalLocked(term, size); err != nil {
 		wake := !g.ready && !g.awake && !g.solo && g.wakeLocked()
 		if wake {
 			// Somebody wants a leader: see whether the one that is known is still there.
@@ -168,13 +178,13 @@ func (g *Group) stoppedLocked() error {
 	return nil
 }
 
-// refusalLocked returns why a proposal of that size is not taken, nil if it is.
-func (g *Group) refusalLocked(size int64) error {
+// refusalLocked returns why a proposal of that size in that term, if it is not 0, is not taken, nil if it is.
+func (g *Group) refusalLocked(term uint64, size int64) error {
 	if err := g.stoppedLocked(); err != nil {
 		return err
 	}
 	switch {
-	case !g.ready || g.handing:
+	case !g.ready || g.handing || term != 0 && term != g.shown.term:
 		return ErrNotLeader
 	case g.pending+size > g.cfg.MaxPendingBytes:
 		return ErrBusy
@@ -290,16 +300,6 @@ func (g *Group) wakeLocked() bool {
 	}
 	g.state = queued
 	return true
-}
-
-// start queues the group for the first time.
-func (g *Group) start() {
-	g.mu.Lock()
-	wake := g.wakeLocked()
-	g.mu.Unlock()
-	if wake {
-		g.worker.push(g)
-	}
 }
 
 // arrived is what came since the last turn.

@@ -194,6 +194,7 @@ func (h *Host) Start(spec GroupSpec, m Machine) (*Group, error) {
 		cfg:     &h.cfg,
 		worker:  h.workers[uint64(spec.ID)%uint64(len(h.workers))],
 		machine: m,
+		state:   active, // messages may come from here on: they wait until there is a core
 	}
 	g.done = g.onPersisted
 	if err := h.reserve(g); err != nil {
@@ -217,10 +218,15 @@ func (h *Host) Start(spec GroupSpec, m Machine) (*Group, error) {
 		return g.prepare()
 	})
 	if err != nil {
+		g.mu.Lock()
+		g.stopped = true
+		g.mu.Unlock()
+		g.leave(false, nil)
+		g.abandon()
 		g.Stop()
 		return nil, fmt.Errorf("raft: start: %w", err)
 	}
-	g.start()
+	g.leave(true, nil)
 	return g, nil
 }
 

@@ -18,8 +18,8 @@ type Machine interface {
 	// of that term, which was announced as ready, is lost: what was proposed and not applied may
 	// yet be applied or never.
 	//
-	// A machine that encodes and proposes under one lock, and takes the lock here, never has a
-	// proposal in the log that was made for an earlier term.
+	// A machine that proposes with Group.ProposeIn, in the term it was told last, never has a proposal in
+	// the log that was made for an earlier term.
 	Lead(term uint64, ready bool)
 }
 

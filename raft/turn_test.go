@@ -76,7 +76,7 @@ func scriptGroup(t *testing.T, cfg Config) (*Group, *callLog, func(...core.Ready
 	}
 	return g, m, func(readies ...core.Ready) {
 		c.readies = append(c.readies, readies...)
-		g.start()
+		g.leave(true, nil)
 		synctest.Wait()
 	}
 }
