@@ -29,6 +29,8 @@ import (
 //	node/id               8 bytes, big-endian, not 0
 //	padding               1024 zeros
 //	keys/journal          the journal's wrapped data key, if it has one
+//	cluster/formation     what this node must not forget of how its cluster is founded, if it is in one
+//	cluster/peers         where the other storage nodes were last, if any were seen
 //	segments/0000000007   the journal's value of segment 7
 //
 // Each value is preceded by 4 bytes, little-endian: the CRC-32C of its key and itself. The padding
@@ -42,6 +44,8 @@ const (
 	keyID         = "node/id"
 	keyPadding    = "padding"
 	keyJournal    = "keys/journal"
+	keyFormation  = "cluster/formation"
+	keyPeers      = "cluster/peers"
 	prefixSegment = "segments/"
 	paddingBytes  = 1024
 )
@@ -78,6 +82,7 @@ type Catalog struct {
 	mu       sync.Mutex
 	segments map[uint32][]byte
 	key      []byte
+	cluster  map[string][]byte // keyFormation and keyPeers
 }
 
 // Open opens the catalog in file path, or makes it with a new random node identity. Every value is
@@ -217,6 +222,7 @@ func (c *Catalog) read(tx *bbolt.Tx) error {
 	}
 	c.node = binary.BigEndian.Uint64(id)
 	c.key = values[keyJournal]
+	c.cluster = map[string][]byte{keyFormation: values[keyFormation], keyPeers: values[keyPeers]}
 	c.segments = make(map[uint32][]byte)
 	for key, value := range values {
 		number, ok := strings.CutPrefix(key, prefixSegment)
@@ -297,6 +303,36 @@ func (c *Catalog) PutKey(value []byte) error {
 	}
 	c.mu.Lock()
 	c.key = value
+	c.mu.Unlock()
+	return nil
+}
+
+// Formation returns a copy of what PutFormation stored, nil when that was nothing.
+func (c *Catalog) Formation() []byte { return c.clusterValue(keyFormation) }
+
+// PutFormation stores the state of this node in the founding of its cluster, durably. After an error it is
+// not known which state is stored.
+func (c *Catalog) PutFormation(value []byte) error { return c.putClusterValue(keyFormation, value) }
+
+// Peers returns a copy of what PutPeers stored, nil when that was nothing.
+func (c *Catalog) Peers() []byte { return c.clusterValue(keyPeers) }
+
+// PutPeers stores where the other storage nodes are, durably.
+func (c *Catalog) PutPeers(value []byte) error { return c.putClusterValue(keyPeers, value) }
+
+func (c *Catalog) clusterValue(key string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return bytes.Clone(c.cluster[key])
+}
+
+func (c *Catalog) putClusterValue(key string, value []byte) error {
+	value = bytes.Clone(value)
+	if err := c.update(func(b *bbolt.Bucket) error { return put(b, key, value) }); err != nil {
+		return fmt.Errorf("catalog: put %s in %q: %w", key, c.path, err)
+	}
+	c.mu.Lock()
+	c.cluster[key] = value
 	c.mu.Unlock()
 	return nil
 }

@@ -40,8 +40,19 @@ func TestCatalogKeepsIdentityAndSegments(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if f, p := c.Formation(), c.Peers(); f != nil || p != nil {
+		t.Errorf("a new catalog has the formation %q and the peers %q", f, p)
+	}
+	for _, v := range []string{"first", "formed"} {
+		if err := errors.Join(c.PutFormation([]byte(v)), c.PutPeers([]byte("peers "+v))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	check := func(c *Catalog) {
 		t.Helper()
+		if f, p := c.Formation(), c.Peers(); string(f) != "formed" || string(p) != "peers formed" {
+			t.Errorf("formation %q, peers %q", f, p)
+		}
 		segments, err := c.Segments()
 		if err != nil {
 			t.Fatal(err)
