@@ -37,7 +37,9 @@ const (
 	closedClusterName    closeReason = "Cluster Name Conflict"
 	closedWrongPort      closeReason = "Incorrect Port"
 	closedServerName     closeReason = "Duplicate Server Name"
-	closedSecondEngine   closeReason = "JetStream Conflict"
+	closedForeignStreams closeReason = "JetStream Conflict"
+	closedOtherCluster   closeReason = "Cluster ID Conflict"
+	closedSameStore      closeReason = "Duplicate Node ID"
 )
 
 // client is the connection of a client.

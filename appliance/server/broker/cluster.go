@@ -37,6 +37,8 @@ type ClusterConfig struct {
 
 	Compression string // one of the modes; empty: CompressionAccept
 
+	Storage *StorageConfig // of a server with streams; nil: this one has none
+
 	ConnectRetries int           // attempts to reach a server known by gossip; 0: 60
 	ConnectBackoff bool          // the time between attempts doubles, up to 30 s
 	PingInterval   time.Duration // between PINGs; 0: that of clients, but not more than 30 s
@@ -79,6 +81,16 @@ func (c *ClusterConfig) validate() error {
 	if c.Advertise != "" {
 		if _, _, err := net.SplitHostPort(c.Advertise); err != nil {
 			return fmt.Errorf("broker config: cluster advertise: %w", err)
+		}
+	}
+	if s := c.Storage; s != nil {
+		switch {
+		case s.Node == 0:
+			return fmt.Errorf("broker config: cluster: Storage.Node is 0")
+		case (s.Preamble == "") != (s.Carry == nil):
+			return fmt.Errorf("broker config: cluster: Storage.Preamble and Carry go together")
+		case s.Preamble != "" && s.Preamble[0] < 0x80:
+			return fmt.Errorf("broker config: cluster: Storage.Preamble %q begins like a protocol of text", s.Preamble)
 		}
 	}
 	for name, n := range map[string]int64{

@@ -39,6 +39,7 @@ func (m *mesh) keep(u *url.URL) {
 		r, err := m.dial(u, gossipDefault)
 		if errors.Is(err, errOnlySelf) {
 			m.log.Info("configured route leads to this server", "route", u.Redacted())
+			m.leadsTo(u, lead{self: true})
 			return
 		}
 		pause := m.retryIn(failures)
@@ -71,13 +72,35 @@ func (m *mesh) meet(info *wire.Info) {
 		m.configured(u) || m.configured(&url.URL{Host: net.JoinHostPort(info.Host, strconv.Itoa(info.Port))}) {
 		return
 	}
+	m.meetLocked(id, u, info.GossipMode)
+}
+
+// meetLocked keeps a route up with a server that is known by other means than the configuration.
+func (m *mesh) meetLocked(id string, u *url.URL, gossip int) {
 	m.meeting[u.Host] = true
 	m.wg.Go(func() {
-		m.keepMet(id, u, info.GossipMode)
+		m.keepMet(id, u, gossip)
 		m.mu.Lock()
 		delete(m.meeting, u.Host)
 		m.mu.Unlock()
 	})
+}
+
+// Meet dials servers of the cluster at the given addresses, host:port, as if gossip had named them: those
+// that an earlier life of this server knew. It is called after JoinCluster.
+func (b *Broker) Meet(addresses []string) {
+	m := b.mesh
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range addresses {
+		u, err := parseRoute("nats-route://" + a)
+		if err == nil && !m.closed && !m.meeting[u.Host] && !m.configured(u) {
+			m.meetLocked("", u, gossipDefault)
+		}
+	}
 }
 
 // keepMet keeps a route up with a server known by gossip, until it cannot be reached any more.

@@ -27,7 +27,7 @@ const standbyTime = 5 * time.Second
 //
 // Invariants:
 //  1. routes has at most one route a server id; it alone is told of interest and its interest counts.
-//  2. At most one server of the cluster, this one included, has streams.
+//  2. The servers of routes that belong to a cluster of streams, this one included, belong to the same.
 //  3. A message that came on a route goes to clients of this server only (router.publishRouted).
 type mesh struct {
 	b         *Broker
@@ -47,10 +47,13 @@ type mesh struct {
 	own      []string      // where clients reach this server
 	listener net.Listener
 	conns    map[*route]bool
-	routes   map[string]*route // by server id
-	standby  map[string]*route // second connections that wait for the peer's choice
-	meeting  map[string]bool   // host:port of servers that gossip has named and that are looked after
-	selves   map[string]bool   // host:port at which this server has met itself
+	routes   map[string]*route       // by server id
+	standby  map[string]*route       // second connections that wait for the peer's choice
+	meeting  map[string]bool         // host:port of servers that gossip has named and that are looked after
+	selves   map[string]bool         // host:port at which this server has met itself
+	formed   [16]byte                // cluster of streams that this server belongs to; zero: none yet
+	storage  map[string]*StoragePeer // by name; those that have gone too
+	leads    map[string]lead         // by host:port of a configured route, in lower case
 	lameDuck bool
 	closed   bool
 }
@@ -67,6 +70,10 @@ func newMesh(b *Broker, cfg *ClusterConfig) *mesh {
 		b: b, cfg: cfg, log: b.log, name: cfg.Name, refused: routeRefused,
 		conns: make(map[*route]bool), routes: make(map[string]*route),
 		standby: make(map[string]*route), meeting: make(map[string]bool), selves: make(map[string]bool),
+		storage: make(map[string]*StoragePeer), leads: make(map[string]lead),
+	}
+	if cfg.Storage != nil {
+		m.formed = cfg.Storage.Cluster
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if m.name == "" {
@@ -158,6 +165,7 @@ func (m *mesh) greeting(r *route) []byte {
 	}
 	info := m.infoLocked()
 	info.GossipMode, info.Compression = r.gossip, m.cfg.Compression
+	m.toldLocked(r)
 	return wire.AppendInfo(line, &info)
 }
 
@@ -167,6 +175,7 @@ func (m *mesh) info(r *route) []byte {
 	defer m.mu.Unlock()
 	info := m.infoLocked()
 	info.GossipMode, info.Compression = r.gossip, r.mode
+	m.toldLocked(r)
 	return wire.AppendInfo(nil, &info)
 }
 
@@ -204,7 +213,7 @@ func (m *mesh) infoLocked() wire.Info {
 		Headers: !m.b.cfg.NoHeaders, AuthRequired: m.cfg.User != "", TLSRequired: m.cfg.TLS != nil, TLSVerify: m.cfg.TLS != nil,
 		MaxPayload: max(m.b.cfg.MaxPayload, 0), JetStream: m.b.cfg.JetStream, LameDuck: m.lameDuck,
 		Cluster: m.name, ClusterDynamic: m.dynamic, ConnectURLs: m.own,
-		LeafOrigin: true, LeafUnsub: true, RouteStandby: true,
+		LeafOrigin: true, LeafUnsub: true, RouteStandby: true, Millrace: m.infoOfStreams(),
 	}
 	if m.cfg.Advertise != "" {
 		info.IP = "nats-route://" + m.cfg.Advertise + "/"
@@ -265,25 +274,8 @@ func (m *mesh) examineLocked(r *route) error {
 		return newCloseError(closedDuplicateRoute, "", "route to oneself")
 	case r.info.ServerName == m.b.cfg.ServerName:
 		return newCloseError(closedServerName, fmt.Sprintf("duplicate server name %q", r.info.ServerName), "")
-	case !r.info.JetStream:
-		return nil
 	}
-	holder := ""
-	if m.b.cfg.JetStream {
-		holder = m.b.cfg.ServerName
-	}
-	for id, other := range m.routes {
-		// The same name with another id is the same server, restarted.
-		if other.jetstream && id != r.info.ServerID && other.name != r.info.ServerName {
-			holder = other.name
-		}
-	}
-	if holder == "" {
-		return nil
-	}
-	return newCloseError(closedSecondEngine, fmt.Sprintf(
-		"JetStream of server %q refused: server %q of cluster %q has JetStream, and streams are not yet shared by servers; "+
-			"nothing that either has stored is touched", r.info.ServerName, holder, m.name), "")
+	return m.examineStreamsLocked(r)
 }
 
 // register makes a route with a peer that both sides have accepted the one with that peer, unless there
@@ -294,19 +286,19 @@ func (m *mesh) register(r *route) error {
 	if err == nil && m.closed {
 		err = newCloseError(closedShutdown, "", "server is shutting down")
 	}
-	if err == nil && m.routes[r.info.ServerID] != nil {
-		err = m.duplicateLocked(r)
-		m.mu.Unlock()
-		return err
-	}
 	if err != nil {
 		m.mu.Unlock()
 		return err
 	}
-	told := m.registerLocked(r)
+	told := func() {}
+	if m.routes[r.info.ServerID] != nil {
+		err = m.duplicateLocked(r)
+	} else {
+		told = m.registerLocked(r)
+	}
 	m.mu.Unlock()
 	told()
-	return nil
+	return err
 }
 
 // duplicateLocked is for a second connection with a peer. One of the two servers must choose which one
@@ -350,11 +342,14 @@ func (m *mesh) registerLocked(r *route) func() {
 	}
 	r.mu.Unlock()
 	m.viewLocked()
+	m.noteLocked(r)
+	m.tellLocked(r)
 	gossip := m.gossipLocked(r)
 	return func() {
 		notify(watchers)
 		m.log.Info("route up", "server", r.info.ServerName, "id", r.info.ServerID, "address", r.address(), "version", r.info.Version, "dialed", r.url != nil)
 		gossip()
+		m.changed()
 		m.b.sendInfoUpdates()
 	}
 }
@@ -385,6 +380,7 @@ func (m *mesh) unregister(r *route) {
 	}
 	if was {
 		delete(m.routes, id)
+		m.lostLocked(name, id)
 		for _, a := range m.b.accounts {
 			a.removeRoute(r)
 		}
@@ -402,6 +398,7 @@ func (m *mesh) unregister(r *route) {
 	told()
 	if was {
 		m.log.Warn("route down", "server", name, "id", id, "address", r.address(), "reason", r.whyEnded())
+		m.changed()
 		m.b.sendInfoUpdates()
 	}
 }

@@ -55,7 +55,8 @@ type route struct {
 
 	mu         sync.Mutex // before Account.mu
 	id, name   string     // of the peer; empty before INFO
-	jetstream  bool       // the peer has streams
+	streams    *streams   // of the peer; nil: it is not a server of ours. What it points to does not change
+	told       [16]byte   // cluster of streams that the peer was told of
 	clientURLs []string   // of the peer
 	registered bool       // its interest counts, and it is told of ours
 	subs       map[remoteKey]*remoteSub
@@ -96,18 +97,37 @@ func newRoute(m *mesh, nc net.Conn, u *url.URL, gossip int) *route {
 func (r *route) serve() {
 	defer close(r.done)
 	defer r.mesh.unregister(r)
-	defer r.nc.Close()
+	handed := false
+	defer func() {
+		if !handed {
+			r.nc.Close()
+		}
+	}()
 	if err := r.secure(); err != nil {
 		r.mesh.log.Error("TLS handshake of a route", "address", r.address(), "error", err)
 		r.setEnd(err)
 		return
 	}
+	begin := time.Now()
+	greeting := r.mesh.greeting(r)
+	if s := r.mesh.cfg.Storage; s != nil && s.Carry != nil && r.url == nil {
+		carry, err := r.sort(greeting, s.Preamble[0])
+		if err != nil {
+			r.setEnd(err)
+			return
+		}
+		if handed = carry && r.handOver(); handed {
+			s.Carry(r.nc)
+			return
+		}
+		greeting = nil
+	}
 	r.raw = newRawConn(r.nc)
 	r.mesh.wg.Go(r.writeLoop)
 	defer func() { <-r.written }()
-	r.send(r.mesh.greeting(r))
+	r.send(greeting)
 	r.mu.Lock()
-	r.handshake = time.AfterFunc(r.mesh.cfg.AuthTimeout, func() {
+	r.handshake = time.AfterFunc(r.mesh.cfg.AuthTimeout-time.Since(begin), func() {
 		r.fail(newCloseError(closedAuthTimeout, wire.TextAuthTimeout, "no handshake in time"), false)
 	})
 	r.mu.Unlock()

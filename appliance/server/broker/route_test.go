@@ -530,27 +530,6 @@ func TestRouteClusterNames(t *testing.T) {
 	}
 }
 
-func TestRouteRefusesSecondJetStream(t *testing.T) {
-	storage := func(c *broker.Config) { c.JetStream = true }
-	s := join(t, "s", storage)
-	r := join(t, "r", nil, s.routes)
-	meshed(t, s, r)
-	second := join(t, "second", storage, s.routes, r.routes)
-	const want = `JetStream of server \"second\" refused: server \"s\" of cluster \"C\" has JetStream`
-	for _, m := range []*member{s, r, second} {
-		eventually(t, "log of "+m.Name(), func() bool {
-			log := m.log.String()
-			return strings.Contains(log, "level=ERROR") && (strings.Contains(log, want) || strings.Contains(log, `server \"s\" refused`))
-		})
-	}
-	if second.Routez().NumRoutes != 0 || s.peers() != "r" || r.peers() != "s" {
-		t.Errorf("routes of second %q, s %q, r %q", second.peers(), s.peers(), r.peers())
-	}
-	// When the first has gone, the second takes its place.
-	s.Shutdown()
-	eventually(t, "second joins", func() bool { return r.peers() == "second" })
-}
-
 func TestRouteTellsClients(t *testing.T) {
 	a := join(t, "a", nil)
 	c := dial(t, a.clients)

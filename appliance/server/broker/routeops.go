@@ -84,16 +84,15 @@ func (r *route) refusedBy(text []byte) error {
 	return newCloseError(closedByPeer, "", fmt.Sprintf("server %q at %s refuses: %s", r.peer(), r.address(), reason))
 }
 
-// handleInfo takes the first INFO as the identity of the peer; later ones tell about other servers, or
-// that the peer is about to leave.
+// handleInfo takes the first INFO as the identity of the peer; later ones tell about other servers, that
+// the peer is about to leave, or that it belongs to a cluster of streams now.
 func (r *route) handleInfo(doc []byte) error {
 	info, err := wire.ParseInfo(doc)
 	if err != nil {
 		return newCloseError(closedProtocol, wire.TextUnknownOp, err.Error())
 	}
 	if r.info != nil {
-		r.handleUpdate(&info)
-		return nil
+		return r.handleUpdate(&info)
 	}
 	if r.url == nil && !r.connected {
 		return errRouteOrder
@@ -114,9 +113,13 @@ func (r *route) handleInfo(doc []byte) error {
 		}
 		info.IP = "nats-route://" + net.JoinHostPort(host, fmt.Sprint(info.Port)) + "/"
 	}
+	theirs, err := readStreams(info.Millrace)
+	if err != nil {
+		return newCloseError(closedProtocol, wire.TextUnknownOp, err.Error())
+	}
 	r.info, r.infoDoc = &info, bytes.Clone(doc)
 	r.mu.Lock()
-	r.id, r.name, r.jetstream, r.clientURLs = info.ServerID, info.ServerName, info.JetStream, info.ConnectURLs
+	r.id, r.name, r.streams, r.clientURLs = info.ServerID, info.ServerName, theirs, info.ConnectURLs
 	r.mu.Unlock()
 	r.out.mu.Lock()
 	r.out.headers = info.Headers && !r.b.cfg.NoHeaders
@@ -128,6 +131,8 @@ func (r *route) handleInfo(doc []byte) error {
 		return err
 	}
 	if r.url != nil {
+		// The handshake may end here, since there is a route already.
+		r.mesh.leadsTo(r.url, lead{server: info.ServerName, streams: info.JetStream || theirs != nil && theirs.node != 0})
 		// What answers this has seen our CONNECT and accepted it.
 		r.reply([]byte(wire.Ping))
 		return nil
@@ -194,7 +199,7 @@ func (r *route) greet() error {
 }
 
 // handleUpdate takes a later INFO.
-func (r *route) handleUpdate(info *wire.Info) {
+func (r *route) handleUpdate(info *wire.Info) error {
 	switch {
 	case info.RouteRequest != "" || info.RouteAccount != "" || info.Gateway != "":
 	case info.ServerID != r.info.ServerID:
@@ -202,7 +207,10 @@ func (r *route) handleUpdate(info *wire.Info) {
 	case info.LameDuck:
 		r.mesh.log.Info("server of the cluster is about to leave", "server", r.info.ServerName)
 		r.mesh.forgetClients(r)
+	default:
+		return r.mesh.hearStreams(r, info)
 	}
+	return nil
 }
 
 // keyOf returns the identity of the interest in an RS+, RS-, LS+ or LS-.

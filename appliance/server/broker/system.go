@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -84,36 +85,42 @@ func (f *serverFilter) meant(b *Broker) bool {
 // $SYS.REQ.SERVER.<id>.<verb> of the system account with what answer returns for their payload, in
 // the usual envelope. The function runs on the requester's goroutine.
 func (b *Broker) ServeServerRequest(verb string, answer func(request []byte) (any, error)) error {
+	return b.ServeServerRequestLater(verb, func(request []byte, done func(any, error)) { done(answer(request)) })
+}
+
+// ServeServerRequestLater is ServeServerRequest for what takes time: answer, which may keep request, returns
+// at once and calls done when it knows, from any goroutine. A request for which it never does is not
+// answered.
+func (b *Broker) ServeServerRequestLater(verb string, answer func(request []byte, done func(any, error))) error {
 	handle := func(m *Msg) {
 		if len(m.Reply) == 0 {
 			return
 		}
+		reply := string(m.Reply)
 		var filter serverFilter
-		var data any
-		var err error
-		code := 400
 		if len(m.Data) > 0 {
-			err = json.Unmarshal(m.Data, &filter)
-		}
-		if err == nil {
-			if !filter.meant(b) {
+			if err := json.Unmarshal(m.Data, &filter); err != nil {
+				b.answerServerRequest(reply, nil, err, 400)
 				return
 			}
-			if data, err = answer(m.Data); err != nil {
-				code = 500
-			}
 		}
-		r := response{Server: b.ServerInfo()}
-		if err == nil && data != nil {
-			r.Data, err = json.Marshal(data)
-			code = 500
+		if filter.meant(b) {
+			answer(bytes.Clone(m.Data), func(data any, err error) { b.answerServerRequest(reply, data, err, 500) })
 		}
-		if err != nil {
-			r.Data, r.Error = nil, &responseError{code, err.Error()}
-		}
-		b.publishJSON(b.system, string(m.Reply), r)
 	}
 	return b.serveServer(verb, handle)
+}
+
+// answerServerRequest answers with data or, in its place, an error.
+func (b *Broker) answerServerRequest(reply string, data any, err error, code int) {
+	r := response{Server: b.ServerInfo()}
+	if err == nil && data != nil {
+		r.Data, err = json.Marshal(data)
+	}
+	if err != nil {
+		r.Data, r.Error = nil, &responseError{code, err.Error()}
+	}
+	b.publishJSON(b.system, reply, r)
 }
 
 // serveServer subscribes to a verb of server requests, asked of all servers and of this one.

@@ -49,6 +49,14 @@ type Info struct {
 	// RouteStandby says that the server keeps a second connection with a peer open until the peer
 	// has chosen one. It is an addition to the protocol that nats-server ignores.
 	RouteStandby bool `json:"route_standby,omitempty"`
+	// Millrace is there on routes of servers of ours; nats-server ignores it.
+	Millrace *MillraceInfo `json:"millrace,omitempty"`
+}
+
+// MillraceInfo is what servers of ours tell each other on routes.
+type MillraceInfo struct {
+	Node    string `json:"node,omitempty"`       // id of a server with streams, 16 hexadecimal digits; empty: it has none
+	Cluster string `json:"cluster_id,omitempty"` // of its streams, 32 hexadecimal digits; empty: in none yet
 }
 
 // ParseInfo reads the JSON of an INFO line.
