@@ -1,329 +1,337 @@
 package jetstream
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
+
+	"github.com/nats-io/nuid"
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/meta"
 	"millrace/appliance/server/jetstream/stream"
 )
 
-// catalog runs the meta group: what streams and durable consumers there are is decided by its log,
-// and what it decided is carried out here in the same order.
+// metaGroup is the id of the group that holds the catalogue of streams and consumers; all storage nodes
+// belong to it. Its log on each node has the same number.
+const metaGroup = 1
+
+// catalog is this node's replica of the meta group: what streams and durable consumers there are, and
+// where they are, is decided by its log, and what concerns this node is carried out by the carrier.
 type catalog struct {
-	engine *Engine
-	group  Group
+	engine  *Engine
+	started chan struct{} // closed when group is set
+	group   Group
+	carrier
 
-	mu      sync.Mutex
-	machine *meta.Machine
-	failed  error
-	live    bool           // the log is replayed
-	entries int            // applied since the last checkpoint
-	waiting []chan applied // for entries in flight, in order
-
-	// carry orders what the engine does by the log: it is held from a proposal until its effects
-	// are carried out.
-	carry sync.Mutex
+	mu         sync.Mutex
+	machine    *meta.Machine
+	failed     error
+	term       uint64    // in which this node leads the meta group; 0: it does not
+	leaderSeen time.Time // when the meta group had a leader; zero: never
+	applied    uint64    // index of the last entry
+	waiting    map[string]chan<- decided
 }
 
-type applied struct {
-	fx  meta.Effects
-	err error
+// decided is what became of an entry.
+type decided struct {
+	fx    meta.Effects
+	index uint64
+	err   error
 }
 
-// startCatalog replays the meta group and starts what it lists.
-func startCatalog(e *Engine) (*catalog, error) {
-	c := &catalog{engine: e, machine: meta.New()}
-	group, err := e.cfg.Groups.Start(metaGroup, applyFunc(c.apply))
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	c.group, c.live = group, true
-	err = c.failed
-	c.mu.Unlock()
-	if err != nil {
-		return c, err
-	}
-	if err := c.removeOrphans(); err != nil {
-		return c, err
-	}
-	for _, name := range c.machine.Accounts() {
-		a := e.accounts[name]
-		if a == nil {
-			e.cfg.Logger.Warn("account has streams but is not configured for them; they are kept and not served",
-				"account", name, "streams", len(c.machine.Streams(name, "")))
-			continue
-		}
-		for _, ms := range c.machine.Streams(name, "") {
-			if err := c.recover(a, ms); err != nil { // the others are not to suffer for it
-				e.cfg.Logger.Error("stream cannot be served; its data is left alone",
-					"account", name, "stream", ms.Name, "error", err)
-				a.mu.Lock()
-				a.offline[ms.Name] = err
-				a.mu.Unlock()
-			}
-		}
-	}
-	return c, nil
-}
+// decideWait bounds the time from a proposal to its effect on this node.
+const decideWait = 10 * time.Second
 
-// removeOrphans drops the logs of streams and consumers whose deletion the catalogue holds, but whose
-// log was still there when the process ended. Groups that the catalogue never gave out are left alone.
-func (c *catalog) removeOrphans() error {
-	for _, id := range c.engine.cfg.Groups.List() {
-		if id == metaGroup {
-			continue
-		}
-		if c.machine.Removed(id) {
-			if err := c.engine.cfg.Groups.Remove(id); err != nil {
-				return fmt.Errorf("remove the log of deleted group %d: %w", id, err)
-			}
-		}
-	}
-	return nil
-}
-
-// recover starts a stream that the catalogue lists, and its consumers.
-func (c *catalog) recover(a *account, ms meta.Stream) error {
-	s, err := a.start(ms)
+// startCatalog starts this node's replica of the meta group; the carrier begins when it is current.
+func startCatalog(e *Engine) error {
+	c := &catalog{engine: e, machine: meta.New(e.cfg.Founders[0]), waiting: map[string]chan<- decided{}, started: make(chan struct{})}
+	c.carrier.init(c)
+	e.catalog = c // the group may tell before Start returns
+	group, err := e.cfg.Groups.Start(GroupSpec{
+		ID: metaGroup, Log: metaGroup, Replica: e.cfg.Replica, Began: e.cfg.Founders,
+	}, catalogMachine{c})
 	if err != nil {
 		return err
 	}
-	for _, mc := range c.machine.Consumers(a.name, ms.Name) {
-		if _, err := s.startConsumer(mc.Group, *mc.Config, mc.Created); err != nil {
-			// Without one of its consumers an interest stream would drop what that one wants.
-			a.mu.Lock()
-			delete(a.streams, ms.Name)
-			a.mu.Unlock()
-			s.shutdown()
-			return fmt.Errorf("consumer %q: %w", mc.Name, err)
-		}
-	}
-	s.sweep()
+	c.group = group
+	close(c.started)
+	e.wg.Go(c.run)
+	e.wg.Go(c.watchLeader)
 	return nil
 }
 
-// start starts a stream of the catalogue and lists it in the account.
-func (a *account) start(ms meta.Stream) (*Stream, error) {
-	s := newStream(a, ms)
-	if err := s.start(*ms.Config); err != nil {
-		s.close()
-		return nil, err
-	}
-	a.mu.Lock()
-	a.streams[ms.Name] = s
-	a.mu.Unlock()
-	return s, nil
-}
+// catalogMachine is the catalogue as its group sees it.
+type catalogMachine struct{ *catalog }
 
-func (c *catalog) apply(index uint64, entry []byte) {
+var _ Snapshotter = catalogMachine{}
+
+// Apply takes a committed entry.
+func (m catalogMachine) Apply(index uint64, entry []byte) {
+	c := m.catalog
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.failed != nil {
+		return
+	}
 	fx, err := c.machine.Apply(entry)
-	if c.entries++; meta.IsCheckpoint(entry) {
-		c.entries = 0
-		if c.live {
-			c.engine.cfg.Log.Release(metaGroup, index-1)
-		}
-	}
+	c.applied = index
 	if err != nil {
-		err = fmt.Errorf("apply entry %d of the catalogue (%s): %w", index, c.engine.cfg.Log.Place(metaGroup, index), err)
-		if c.failed == nil {
-			c.failed = err
-		}
+		c.failLocked(fmt.Errorf("apply entry %d of the catalogue (%s): %w", index, c.engine.cfg.Log.Place(metaGroup, index), err))
+		return
 	}
-	if c.live && len(c.waiting) > 0 {
-		c.waiting[0] <- applied{fx, err}
-		c.waiting = c.waiting[1:]
+	w := work{index: index, fx: fx}
+	if fx.ID != "" {
+		w.done = c.waiting[fx.ID]
+		delete(c.waiting, fx.ID)
+	}
+	c.carrier.add(w)
+}
+
+// Lead tells about leadership of the meta group.
+func (m catalogMachine) Lead(term uint64, ready bool) {
+	c := m.catalog
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.term = 0
+	if ready {
+		c.term = term
+	}
+	c.engine.metaLed(c, c.term)
+}
+
+// Failed ends the process: without its catalogue a node knows nothing.
+func (m catalogMachine) Failed(err error) {
+	m.mu.Lock()
+	m.failLocked(err)
+	m.mu.Unlock()
+	m.engine.cfg.Fatal(fmt.Errorf("catalogue of streams: %w", err))
+}
+
+// Snapshot captures the catalogue.
+func (m catalogMachine) Snapshot() (State, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failed != nil {
+		return nil, m.failed
+	}
+	return stateBytes(m.machine.Snapshot()), nil
+}
+
+// Restore replaces the catalogue.
+func (m catalogMachine) Restore(index uint64, state io.Reader) error {
+	data, err := io.ReadAll(state)
+	if err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	c := m.catalog
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.machine.Restore(data); err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	c.applied = index
+	c.carrier.add(work{index: index, all: true})
+	return nil
+}
+
+// Live yields nothing: no entry is needed once its effect is in a state.
+func (m catalogMachine) Live(uint64, uint64, func(uint64, []stream.Range) bool) error { return nil }
+
+// LiveBytes returns 0.
+func (m catalogMachine) LiveBytes(uint64, uint64) int64 { return 0 }
+
+// stateBytes is a captured state that is written already and refers to no objects.
+type stateBytes []byte
+
+// WriteTo writes the state.
+func (s stateBytes) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(s)
+	return int64(n), err
+}
+
+// Objects returns none.
+func (stateBytes) Objects() []uint64 { return nil }
+
+// Release does nothing.
+func (stateBytes) Release() {}
+
+// Abandon does nothing.
+func (stateBytes) Abandon() {}
+
+// failLocked notes the first failure and tells all who wait.
+func (c *catalog) failLocked(err error) {
+	if c.failed != nil {
+		return
+	}
+	c.failed = err
+	for id, ch := range c.waiting {
+		ch <- decided{err: err}
+		delete(c.waiting, id)
 	}
 }
 
-// do proposes an entry, waits until it is applied, and carries it out.
-func (c *catalog) do(e *meta.Entry, carry func(fx meta.Effects) *api.Error) *api.Error {
-	c.carry.Lock()
-	defer c.carry.Unlock()
-	e.Time = time.Now()
+// leads reports whether this node leads the meta group.
+func (c *catalog) leads() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.term != 0
+}
+
+// leaderless reports whether nobody has led the meta group for a while, as far as this node knows.
+func (c *catalog) leaderless() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.leaderSeen) > leaderlessAfter
+}
+
+// An election takes a second; a node that hears of nobody for leaderlessAfter tells clients. It looks every
+// lookForLeader.
+const (
+	leaderlessAfter = 3 * time.Second
+	lookForLeader   = 500 * time.Millisecond
+)
+
+// watchLeader notes when the meta group has a leader.
+func (c *catalog) watchLeader() {
+	look := time.NewTicker(lookForLeader)
+	defer look.Stop()
+	for {
+		if replica, _ := c.group.Leader(); replica != 0 {
+			c.mu.Lock()
+			c.leaderSeen = time.Now()
+			c.mu.Unlock()
+		}
+		select {
+		case <-look.C:
+		case <-c.engine.ctx.Done():
+			return
+		}
+	}
+}
+
+// do proposes an entry, here or at the node that leads the meta group, and waits until it is applied and
+// carried out on this node. It returns the index of the entry.
+func (c *catalog) do(e *meta.Entry) (meta.Effects, uint64, *api.Error) {
+	e.Time, e.ID = time.Now(), nuid.Next()
 	data, err := e.Encode()
 	if err != nil {
-		return api.ErrStreamGeneralF(err.Error())
+		return meta.Effects{}, 0, api.ErrStreamGeneralF(err.Error())
 	}
-	r := c.propose(data)
-	switch {
-	case r.err != nil:
-		return api.ErrStreamGeneralF(r.err.Error())
-	case r.fx.Error != nil:
-		return r.fx.Error
-	}
-	apiErr := carry(r.fx)
-	c.checkpoint()
-	return apiErr
-}
-
-// checkpointEntries is how many entries of the catalogue may follow a checkpoint before the next one.
-const checkpointEntries = 64
-
-// checkpoint writes the whole catalogue when its log has grown, so that the log does not hold old
-// segments. Nothing is in flight, since carry is held. A refused one is tried again with the next entry.
-func (c *catalog) checkpoint() {
+	ch := make(chan decided, 1)
 	c.mu.Lock()
-	due := c.entries >= checkpointEntries
-	var snapshot []byte
-	if due {
-		snapshot = c.machine.Snapshot()
-	}
-	c.mu.Unlock()
-	if due {
-		if r := c.propose(snapshot); r.err != nil {
-			c.engine.cfg.Logger.Warn("no checkpoint of the catalogue", "error", r.err)
-		}
-	}
-}
-
-// propose gives an entry to the group and waits until it is applied.
-func (c *catalog) propose(data []byte) applied {
-	done := make(chan applied, 1)
-	c.mu.Lock()
-	failed := c.failed
+	failed, term := c.failed, c.term
 	if failed == nil {
-		c.waiting = append(c.waiting, done)
+		c.waiting[e.ID] = ch
 	}
 	c.mu.Unlock()
 	if failed != nil {
-		return applied{err: failed}
+		return meta.Effects{}, 0, api.ErrStreamGeneralF(failed.Error())
 	}
-	if err := c.group.ProposeControl(data); err != nil {
+	forget := func() {
 		c.mu.Lock()
-		if n := len(c.waiting) - 1; n >= 0 && c.waiting[n] == done {
-			c.waiting = c.waiting[:n]
-		}
+		delete(c.waiting, e.ID)
 		c.mu.Unlock()
-		return applied{err: err}
 	}
-	return <-done
-}
-
-// limitsOf returns what the account's configurations are checked against.
-func (a *account) limitsOf() api.Limits {
-	l := a.engine.cfg.Limits
-	l.Account = a.limits
-	return l
-}
-
-func (c *catalog) createStream(a *account, r *api.StreamConfigRequest) (s *Stream, apiErr *api.Error) {
-	apiErr = c.putStream(a, r, meta.ActionCreate, func(fx meta.Effects) *api.Error {
-		if !fx.Created {
-			if s, apiErr = a.stream(fx.Stream.Name); apiErr == nil {
-				return nil
-			} // else it was decided before, but could not be started then
+	ctx, cancel := context.WithTimeout(c.engine.ctx, decideWait)
+	defer cancel()
+	if err := c.submit(ctx, term, data); err != nil {
+		forget()
+		var refused *api.Error
+		if errors.As(err, &refused) {
+			return meta.Effects{}, 0, refused
 		}
-		var err error
-		if s, err = a.start(fx.Stream); err != nil {
-			return api.ErrStreamCreateF(err.Error())
+		if errors.Is(err, ErrNotLeader) || errors.Is(err, errNoLeader) || ctx.Err() != nil {
+			return meta.Effects{}, 0, api.ErrClusterNotAvail
 		}
-		a.advise("STREAM.CREATED", s.name, "", "create")
-		return nil
-	})
-	return s, apiErr
-}
-
-func (c *catalog) updateStream(a *account, r *api.StreamConfigRequest) (s *Stream, apiErr *api.Error) {
-	apiErr = c.putStream(a, r, meta.ActionUpdate, func(fx meta.Effects) *api.Error {
-		var err *api.Error
-		if s, err = a.stream(fx.Stream.Name); err != nil || !fx.Changed {
-			return err
-		}
-		s.mu.RLock()
-		retention := s.machine.Config().Retention
-		s.mu.RUnlock()
-		if _, err := s.do(stream.EncodeConfig(s.now(), fx.Stream.Config)); err != nil {
-			return err
-		}
-		if err := s.subscribe(); err != nil {
-			return api.ErrStreamUpdateF(err.Error())
-		}
-		if fx.Stream.Config.Retention != retention {
-			if err := s.retain(); err != nil {
-				return err
-			}
-		}
-		a.advise("STREAM.UPDATED", s.name, "", "modify")
-		return nil
-	})
-	return s, apiErr
-}
-
-func (c *catalog) putStream(a *account, r *api.StreamConfigRequest, action meta.Action, carry func(meta.Effects) *api.Error) *api.Error {
-	limits := a.limitsOf()
-	cfg, err := r.Normalize(&limits, r.Pedantic)
-	if err != nil {
-		return err
+		return meta.Effects{}, 0, api.ErrStreamGeneralF(err.Error())
 	}
-	return c.do(&meta.Entry{
-		Op: meta.OpPutStream, Account: a.name, Stream: cfg.Name, StreamConfig: &cfg, Action: action, Limits: &limits,
-	}, carry)
-}
-
-func (c *catalog) deleteStream(a *account, name string) *api.Error {
-	return c.do(&meta.Entry{Op: meta.OpDeleteStream, Account: a.name, Stream: name}, func(fx meta.Effects) *api.Error {
-		a.mu.Lock()
-		s := a.streams[name]
-		delete(a.streams, name)
-		delete(a.offline, name)
-		a.mu.Unlock()
-		if s != nil {
-			s.delete()
-		} else {
-			for _, id := range fx.Removed {
-				if err := c.engine.cfg.Groups.Remove(id); err != nil {
-					return api.ErrStreamDeleteF(err.Error())
-				}
-			}
+	select {
+	case d := <-ch:
+		switch {
+		case d.err != nil:
+			return d.fx, d.index, api.ErrStreamGeneralF(d.err.Error())
+		case d.fx.Error != nil:
+			return d.fx, d.index, d.fx.Error
 		}
-		a.advise("STREAM.DELETED", name, "", "delete")
-		return nil
-	})
+		return d.fx, d.index, nil
+	case <-ctx.Done(): // undecided
+		forget()
+		return meta.Effects{}, 0, api.ErrClusterNotAvail
+	}
 }
 
-func (c *catalog) createConsumer(s *Stream, cfg api.ConsumerConfig) (info *api.ConsumerInfo, apiErr *api.Error) {
-	apiErr = c.putConsumer(s, &cfg, meta.ActionCreate, func(fx meta.Effects) *api.Error {
-		var err *api.Error
-		info, err = s.startConsumer(fx.Consumer.Group, *fx.Consumer.Config, fx.Consumer.Created)
-		return err
-	})
-	return info, apiErr
+// submit hands an entry to the leader of the meta group.
+func (c *catalog) submit(ctx context.Context, term uint64, data []byte) error {
+	if term != 0 {
+		return c.group.ProposeControl(term, data)
+	}
+	return c.engine.calls.call(ctx, leaderSubject(metaGroup), metaCall{data}, nil)
 }
 
-// updateConsumer changes a durable consumer in the catalogue; the caller reconfigures the running one.
-func (c *catalog) updateConsumer(s *Stream, cfg api.ConsumerConfig) *api.Error {
-	return c.putConsumer(s, &cfg, meta.ActionUpdate, func(meta.Effects) *api.Error { return nil })
+// metaCall is what another node asks of the leader of the meta group: to propose an entry, or if there is
+// none, how far the catalogue has come.
+type metaCall struct {
+	Entry []byte `json:"entry,omitempty"`
 }
 
-func (c *catalog) putConsumer(s *Stream, cfg *api.ConsumerConfig, action meta.Action, carry func(meta.Effects) *api.Error) *api.Error {
-	limits := s.account.limitsOf()
-	return c.do(&meta.Entry{
-		Op: meta.OpPutConsumer, Account: s.account.name, Stream: s.name, Consumer: cfg.Name,
-		ConsumerConfig: cfg, Action: action, Limits: &limits,
-	}, carry)
-}
-
-func (c *catalog) pauseConsumer(s *Stream, name string, until *time.Time) *api.Error {
-	return c.do(&meta.Entry{
-		Op: meta.OpPauseConsumer, Account: s.account.name, Stream: s.name, Consumer: name, PauseUntil: until,
-	}, func(meta.Effects) *api.Error { return nil })
-}
-
-func (c *catalog) deleteConsumer(s *Stream, name string) *api.Error {
-	return c.do(&meta.Entry{
-		Op: meta.OpDeleteConsumer, Account: s.account.name, Stream: s.name, Consumer: name,
-	}, func(meta.Effects) *api.Error {
-		if e, err := s.consumer(name); err == nil {
-			s.dropConsumer(e)
+// takeCall answers another node as the leader of the meta group. Whether an entry is applied, that node sees
+// by itself.
+func (c *catalog) takeCall(body []byte) (any, *api.Error) {
+	var call metaCall
+	if err := json.Unmarshal(body, &call); err != nil {
+		return nil, api.ErrBadRequest
+	}
+	if call.Entry == nil {
+		index, err := c.current()
+		if err != nil {
+			return nil, api.ErrClusterNotLeader
 		}
-		return nil
-	})
+		return index, nil
+	}
+	c.mu.Lock()
+	term := c.term
+	c.mu.Unlock()
+	if term == 0 {
+		return nil, api.ErrClusterNotLeader
+	}
+	if err := c.group.ProposeControl(term, call.Entry); err != nil {
+		if errors.Is(err, ErrNotLeader) {
+			return nil, api.ErrClusterNotLeader
+		}
+		return nil, api.ErrStreamGeneralF(err.Error())
+	}
+	return nil, nil
+}
+
+// current returns, at the leader, the index up to which the catalogue has come.
+func (c *catalog) current() (uint64, error) {
+	asked := make(chan error, 1)
+	c.group.LeaseRead(func(err error) { asked <- err })
+	if err := <-asked; err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.applied, nil
+}
+
+// stream returns a stream of the catalogue.
+func (c *catalog) stream(account, name string) (meta.Stream, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.machine.Stream(account, name)
+}
+
+// consumer returns a durable consumer of the catalogue.
+func (c *catalog) consumer(account, streamName, name string) (meta.Consumer, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.machine.Consumer(account, streamName, name)
 }
 
 func (c *catalog) close() {
@@ -331,13 +339,7 @@ func (c *catalog) close() {
 		c.group.Stop()
 	}
 	c.mu.Lock()
-	if c.failed == nil {
-		c.failed = ErrStopped
-	}
-	waiting := c.waiting
-	c.waiting = nil
+	c.failLocked(ErrStopped)
 	c.mu.Unlock()
-	for _, ch := range waiting {
-		ch <- applied{err: ErrStopped}
-	}
+	c.carrier.close()
 }

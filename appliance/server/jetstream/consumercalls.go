@@ -2,11 +2,14 @@ package jetstream
 
 import (
 	"cmp"
+	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/meta"
 	"millrace/appliance/server/jetstream/stream"
 )
 
@@ -22,23 +25,25 @@ func (r *request) consumerCreate() (any, *api.Error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.createConsumer(&c)
-	if err != nil {
-		return nil, err
-	}
-	return api.ConsumerCreateResponse{Response: r.ok(), ConsumerInfo: r.shown(info)}, nil
+	return r.createConsumer(s, &c)
 }
 
 // shown gives info the metadata that single answers carry.
-func (r *request) shown(info *api.ConsumerInfo) *api.ConsumerInfo {
+func (a *account) shown(info *api.ConsumerInfo) *api.ConsumerInfo {
 	n := *info
-	cfg := info.Config.Shown(r.account.engine.cfg.Version)
+	cfg := info.Config.Shown(a.engine.cfg.Version)
 	n.Config = &cfg
 	return &n
 }
 
-// createConsumer creates or, where the action allows it, updates a consumer.
-func (s *Stream) createConsumer(c *api.CreateConsumerRequest) (*api.ConsumerInfo, *api.Error) {
+// created answers a request for a consumer that is led here.
+func (r *request) created(info *api.ConsumerInfo) (any, *api.Error) {
+	return api.ConsumerCreateResponse{Response: r.ok(), ConsumerInfo: r.account.shown(info)}, nil
+}
+
+// createConsumer creates or, where the action allows it, updates a consumer. The leader of a durable one
+// answers.
+func (r *request) createConsumer(s *Stream, c *api.CreateConsumerRequest) (any, *api.Error) {
 	s.mu.RLock()
 	streamConfig := s.machine.Config()
 	s.mu.RUnlock()
@@ -52,7 +57,7 @@ func (s *Stream) createConsumer(c *api.CreateConsumerRequest) (*api.ConsumerInfo
 	defer s.creating.Unlock()
 	if cfg.Name != "" {
 		if old, missing := s.consumer(cfg.Name); missing == nil {
-			return s.updateConsumer(old, cfg, c.Action)
+			return r.updateConsumer(s, old, cfg, c.Action)
 		}
 	}
 	if c.Action == api.ActionUpdate {
@@ -64,16 +69,66 @@ func (s *Stream) createConsumer(c *api.CreateConsumerRequest) (*api.ConsumerInfo
 	if err := s.checkWorkQueue(&streamConfig, &cfg); err != nil {
 		return nil, err
 	}
-	var info *api.ConsumerInfo
 	if cfg.IsDurable() {
-		info, err = s.account.engine.catalog.createConsumer(s, cfg)
-	} else {
-		info, err = s.startConsumer(0, cfg, time.Now().UTC())
+		return r.putConsumer(s, &cfg, meta.ActionCreate)
 	}
-	if err == nil {
-		s.account.advise("CONSUMER.CREATED", s.name, info.Name, "create")
+	info, err := s.startEphemeral(cfg, time.Now().UTC())
+	if err != nil {
+		return nil, err
 	}
-	return info, err
+	s.account.advise("CONSUMER.CREATED", s.name, info.Name, "create")
+	return r.created(info)
+}
+
+// putConsumer has the catalogue create or update a durable consumer, and its leader answer the request.
+func (r *request) putConsumer(s *Stream, cfg *api.ConsumerConfig, action meta.Action) (any, *api.Error) {
+	limits := s.account.limitsOf()
+	fx, index, err := s.account.engine.catalog.do(&meta.Entry{
+		Op: meta.OpPutConsumer, Account: s.account.name, Stream: s.name, Consumer: cfg.Name,
+		ConsumerConfig: cfg, Action: action, Limits: &limits,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if fx.Created {
+		s.account.advise("CONSUMER.CREATED", s.name, cfg.Name, "create")
+	}
+	return r.byLeader(fx.Consumer.Group.ID, leaderCall{Kind: callConsumerPut, After: index})
+}
+
+// takeConsumerCall answers another node, or this one, as the leader of a consumer.
+func (s *Stream) takeConsumerCall(c *consumerEntry, body []byte) (any, *api.Error) {
+	var call leaderCall
+	if err := json.Unmarshal(body, &call); err != nil {
+		return nil, api.ErrBadRequest
+	}
+	if call.Kind == callIndex {
+		c.mu.Lock()
+		group := c.group
+		c.mu.Unlock()
+		if group == nil {
+			return nil, api.ErrBadRequest
+		}
+		return readIndex(group, c.appliedIndex)
+	}
+	ctx, cancel := context.WithTimeout(s.account.engine.ctx, leaderWait)
+	defer cancel()
+	if !s.account.engine.catalog.awaitCarried(ctx, call.After) {
+		return nil, api.ErrClusterNotAvail
+	}
+	info, err := c.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch call.Kind {
+	case callConsumerInfo:
+		return info, nil
+	case callConsumerPut:
+		return s.account.reply(&call, api.ConsumerCreateResponse{
+			Response: api.Response{Type: call.Type}, ConsumerInfo: s.account.shown(info),
+		}), nil
+	}
+	return nil, api.ErrBadRequest
 }
 
 // checkWorkQueue refuses a consumer of a work queue that overlaps another one.
@@ -96,18 +151,21 @@ func (s *Stream) consumerConfigs() map[string]*api.ConsumerConfig {
 	return all
 }
 
-func (s *Stream) updateConsumer(old *consumerEntry, cfg api.ConsumerConfig, action api.ConsumerAction) (*api.ConsumerInfo, *api.Error) {
-	cfg.PauseUntil = old.config.PauseUntil // only CONSUMER.PAUSE changes it
-	cfg.Name = old.config.Name             // empty if the server made it up
-	same := old.config.Equal(&cfg)
+func (r *request) updateConsumer(s *Stream, old *consumerEntry, cfg api.ConsumerConfig, action api.ConsumerAction) (any, *api.Error) {
+	was := old.Config()
+	cfg.PauseUntil = was.PauseUntil // only CONSUMER.PAUSE changes it
+	cfg.Name = was.Name             // empty if the server made it up
+	same := was.Equal(&cfg)
 	switch {
 	case action == api.ActionCreate && !same:
 		return nil, api.ErrConsumerAlreadyExists
+	case same && old.id == 0:
+		return r.created(old.Info())
 	case same:
-		return old.Info(), nil
+		return r.byLeader(old.id, leaderCall{Kind: callConsumerPut})
 	}
-	bound := old.config.IsPush() && s.account.bus.HasInterest(old.config.DeliverSubject)
-	if err := api.CheckConsumerUpdate(&old.config, &cfg, bound); err != nil {
+	bound := was.IsPush() && s.account.bus.HasInterest(was.DeliverSubject)
+	if err := api.CheckConsumerUpdate(&was, &cfg, bound); err != nil {
 		return nil, err
 	}
 	s.mu.RLock()
@@ -117,14 +175,12 @@ func (s *Stream) updateConsumer(old *consumerEntry, cfg api.ConsumerConfig, acti
 		return nil, err
 	}
 	if old.id != 0 {
-		if err := s.account.engine.catalog.updateConsumer(s, cfg); err != nil {
-			return nil, err
-		}
+		return r.putConsumer(s, &cfg, meta.ActionUpdate)
 	}
 	if err := s.reconfigure(old, cfg); err != nil {
 		return nil, err
 	}
-	return old.Info(), nil
+	return r.created(old.Info())
 }
 
 // reconfigure gives a running consumer another configuration.
@@ -140,8 +196,14 @@ func (s *Stream) reconfigure(c *consumerEntry, cfg api.ConsumerConfig) *api.Erro
 	return nil
 }
 
-// named returns the consumer that the request's subject names.
+// named returns the consumer that the request's subject names: one that this node leads, or knows as the
+// leader of the stream.
 func (r *request) named() (*Stream, *consumerEntry, *api.Error) {
+	if s := r.account.local(r.Call.Stream); s != nil {
+		if c, err := s.consumer(r.Call.Consumer); err == nil && c.leads() {
+			return s, c, nil
+		}
+	}
 	s, err := r.stream()
 	if err != nil {
 		return nil, nil, err
@@ -158,7 +220,7 @@ func (r *request) consumerInfo() (any, *api.Error) {
 	if err != nil {
 		return nil, err
 	}
-	return api.ConsumerInfoResponse{Response: r.ok(), ConsumerInfo: r.shown(c.Info())}, nil
+	return api.ConsumerInfoResponse{Response: r.ok(), ConsumerInfo: r.account.shown(c.Info())}, nil
 }
 
 // sorted returns the consumers of the request's stream by name.
@@ -195,11 +257,32 @@ func (r *request) consumerList() (any, *api.Error) {
 		return nil, err
 	}
 	page, paged := api.Page(all, q.Offset, api.ListPage)
+	response := api.ConsumerListResponse{Response: r.ok(), Paged: paged, Consumers: []*api.ConsumerInfo{}}
 	infos := make([]*api.ConsumerInfo, len(page))
-	for i, c := range page {
-		infos[i] = c.Info()
+	r.account.engine.each(len(page), func(ctx context.Context, i int) {
+		infos[i] = r.account.consumerInfo(ctx, page[i])
+	})
+	for i, info := range infos {
+		if info == nil {
+			response.Missing = append(response.Missing, page[i].name)
+			continue
+		}
+		response.Consumers = append(response.Consumers, info)
 	}
-	return api.ConsumerListResponse{Response: r.ok(), Paged: paged, Consumers: infos}, nil
+	return response, nil
+}
+
+// consumerInfo asks the leader of a consumer; nil if there is none that answers.
+func (a *account) consumerInfo(ctx context.Context, c *consumerEntry) *api.ConsumerInfo {
+	if c.leads() {
+		return c.Info()
+	}
+	var info api.ConsumerInfo
+	err := a.engine.calls.call(ctx, leaderSubject(c.id), leaderCall{Kind: callConsumerInfo}, &info)
+	if err != nil {
+		return nil
+	}
+	return &info
 }
 
 func (r *request) consumerDelete() (any, *api.Error) {
@@ -212,10 +295,21 @@ func (r *request) consumerDelete() (any, *api.Error) {
 	}
 	if c.id == 0 {
 		s.dropConsumer(c)
-	} else if err := r.account.engine.catalog.deleteConsumer(s, c.name); err != nil {
+	} else if err := s.deleteConsumer(c.name); err != nil {
 		return nil, err
 	}
 	return api.ConsumerDeleteResponse{Response: r.ok(), Success: true}, nil
+}
+
+// deleteConsumer has the catalogue delete a durable consumer.
+func (s *Stream) deleteConsumer(name string) *api.Error {
+	_, _, err := s.account.engine.catalog.do(&meta.Entry{
+		Op: meta.OpDeleteConsumer, Account: s.account.name, Stream: s.name, Consumer: name,
+	})
+	if err == nil {
+		s.account.advise("CONSUMER.DELETED", s.name, name, "delete")
+	}
+	return err
 }
 
 func (r *request) consumerPause() (any, *api.Error) {
@@ -227,22 +321,12 @@ func (r *request) consumerPause() (any, *api.Error) {
 	if err != nil {
 		return nil, err
 	}
-	s.creating.Lock()
-	defer s.creating.Unlock()
-	s.mu.RLock()
-	cfg := c.config.Clone()
-	s.mu.RUnlock()
-	cfg.PauseUntil = nil
+	var until *time.Time
 	if !q.PauseUntil.IsZero() {
-		until := q.PauseUntil.UTC()
-		cfg.PauseUntil = &until
+		t := q.PauseUntil.UTC()
+		until = &t
 	}
-	if c.id != 0 {
-		if err := r.account.engine.catalog.pauseConsumer(s, c.name, cfg.PauseUntil); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.reconfigure(c, cfg); err != nil {
+	if err := s.pauseConsumer(c, until); err != nil {
 		return nil, err
 	}
 	response := api.ConsumerPauseResponse{Response: r.ok(), PauseUntil: q.PauseUntil}
@@ -250,6 +334,28 @@ func (r *request) consumerPause() (any, *api.Error) {
 		response.Paused, response.PauseRemaining = true, left
 	}
 	return response, nil
+}
+
+// pauseConsumer pauses a consumer that is led here, or resumes it if until is nil.
+func (s *Stream) pauseConsumer(c *consumerEntry, until *time.Time) *api.Error {
+	if c.id != 0 {
+		_, index, err := s.account.engine.catalog.do(&meta.Entry{
+			Op: meta.OpPauseConsumer, Account: s.account.name, Stream: s.name, Consumer: c.name, PauseUntil: until,
+		})
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(s.account.engine.ctx, leaderWait)
+		defer cancel()
+		s.account.engine.catalog.awaitCarried(ctx, index)
+		_, err = c.current(ctx)
+		return err
+	}
+	s.creating.Lock()
+	defer s.creating.Unlock()
+	cfg := c.Config()
+	cfg.PauseUntil = until
+	return s.reconfigure(c, cfg)
 }
 
 func (r *request) consumerReset() (any, *api.Error) {
@@ -270,5 +376,5 @@ func (r *request) consumerReset() (any, *api.Error) {
 	if err := await(reset); err != nil {
 		return nil, api.ErrConsumerInvalidResetF(err.Error())
 	}
-	return api.ConsumerResetResponse{Response: r.ok(), ConsumerInfo: r.shown(c.Info()), ResetSeq: next}, nil
+	return api.ConsumerResetResponse{Response: r.ok(), ConsumerInfo: r.account.shown(c.Info()), ResetSeq: next}, nil
 }

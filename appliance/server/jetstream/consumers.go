@@ -4,95 +4,212 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nuid"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/consumer"
 	"millrace/appliance/server/jetstream/delivery"
+	"millrace/appliance/server/jetstream/meta"
 	"millrace/appliance/server/jetstream/stream"
 )
 
-// consumerEntry is a running consumer of a stream.
+// consumerEntry is a consumer of a stream as this node has it: a replica of a durable one, or an ephemeral
+// one, which is in memory where the stream is led. On a node that is alone a durable one may be in memory,
+// too; it then leads for ever.
+//
+// Invariants:
+//
+//  1. committed is what its group has committed, and nothing else.
+//  2. Messages are delivered by at most one delivery.Consumer, which began with a copy of committed in the
+//     term in which this node leads, and proposes in no other.
+//  3. What is removed from the stream is decided by committed.
 type consumerEntry struct {
-	*delivery.Consumer
-	id     uint64 // of its group; 0: the consumer is ephemeral and known to this node only
-	name   string
-	config api.ConsumerConfig
-	filter *stream.Filter // for Matches only, which needs no lock
-	log    *consumerLog   // nil: state in memory
+	stream  *Stream
+	name    string
+	created time.Time
+	id      uint64    // of its group; 0: the consumer is ephemeral and known to this node only
+	spec    GroupSpec // of this replica; zero: there is no group
+	jobs    serial
+
+	// Guarded by stream.mu.
+	config  api.ConsumerConfig // replaced, never changed
+	version int                // of config, counted here
+	filter  *stream.Filter     // for Matches only, which needs no lock
+
+	led atomic.Pointer[delivery.Consumer] // delivers while this node leads; else nil
+
+	life    sync.Mutex  // held to begin, change and end deliveries; before mu
+	running *leadership // of led; nil: nothing runs
+	quiet   func()      // ends the subscription of the leader; nil: there is none
+	told    int         // version of the configuration that led was told
+
+	mu        sync.Mutex        // guards what follows; never held over a call to group, stream, bus or deliveries
+	group     Group             // nil: not started yet, or none
+	assigned  meta.Group        // where the catalogue has it
+	committed *consumer.Machine // nil: the state is in memory, of led
+	complete  bool              // committed has what was committed when the replica started
+	doubted   bool              // something was needed only because it is not complete
+	applied   uint64            // entry
+	effects   consumer.Effects
+	want      *leadership       // of the term in which this node leads; nil: it does not
+	serving   bool              // led has its place in the stream, and that is committed
+	inForce   int               // version of the configuration that led works with
+	refused   error             // why that version is not taken
+	first     *api.ConsumerInfo // of the start of a new consumer, for who asks first
+	changed   chan struct{}     // closed when serving, inForce or stopped change
+	retained  bool              // the stream wants to know what is settled
+	unsettled []uint64          // settled, and the stream does not know
+	settling  bool              // it is about to be told
+	logged    int               // bytes of entries since the last state
+	stateSize int               // bytes of the last state
+	failed    error             // the log holds what cannot be applied, or is lost
+	stopped   bool
 }
 
-// startConsumer starts a consumer of the stream: with the group id, whose log is replayed, or in
-// memory when id is 0. One without a name gets one. The info is that of its start.
-func (s *Stream) startConsumer(id uint64, cfg api.ConsumerConfig, created time.Time) (*api.ConsumerInfo, *api.Error) {
+func (s *Stream) newConsumer(id uint64, cfg api.ConsumerConfig, created time.Time) *consumerEntry {
 	name := cfg.Name
 	if name == "" {
 		name = nuid.Next()[14:]
 	}
-	c := &consumerEntry{id: id, name: name, config: cfg, filter: stream.NewFilter(cfg.Filters()...)}
-	conf := delivery.Config{
-		Stream: s.name, Name: name, Created: created, Domain: s.account.engine.cfg.Domain, Config: cfg,
-		Source:  &source{reader: newReader(s)},
-		Bus:     deliveryBus{s.account.bus},
-		Settled: s.settled,
-		OnError: func(err error) { s.log.Error("consumer", "account", s.account.name, "error", err) },
+	return &consumerEntry{
+		stream: s, id: id, name: name, created: created, jobs: serial{engine: s.account.engine},
+		config: cfg, filter: stream.NewFilter(cfg.Filters()...), changed: make(chan struct{}),
 	}
-	if id == 0 {
-		conf.OnInactive = func() { s.account.engine.work(func() { s.dropConsumer(c) }) }
-	} else {
-		conf.OnInactive = func() { s.account.engine.work(func() { s.account.engine.catalog.deleteConsumer(s, c.name) }) }
-	}
-	if id != 0 && !cfg.MemoryStorage {
-		c.log = &consumerLog{store: s.account.engine.cfg.Log, id: id}
-		conf.Log = c.log
-	}
-	var err error
-	if c.Consumer, err = delivery.New(conf); err != nil {
-		return nil, api.ErrConsumerCreateF(err.Error())
-	}
-	if c.log != nil {
-		if err := c.log.start(s.account.engine.cfg.Groups, c.Consumer); err != nil {
-			return nil, api.ErrConsumerCreateF(err.Error())
-		}
-	}
-	s.mu.Lock()
-	if s.stopped || s.consumers[name] != nil {
-		s.mu.Unlock()
-		c.log.stop()
-		return nil, api.ErrConsumerNameExist
-	}
-	s.consumers[name] = c
-	c.Retain(s.machine.Config().Retention != api.LimitsPolicy)
-	s.mu.Unlock()
-	info, err := c.Start()
-	if err != nil {
-		s.forgetConsumer(c)
-		c.log.stop()
-		return nil, api.ErrConsumerCreateF(err.Error())
-	}
-	synced := make(chan error, 1)
-	c.Sync(func(err error) { synced <- err })
-	if err := await(synced); err != nil {
-		s.dropConsumer(c)
-		return nil, api.ErrConsumerCreateF(err.Error())
-	}
-	return info, nil
 }
 
-// commitWait bounds how long a request waits for a consumer's log, which offers a refused entry again and
-// again: those who wait must not hold up everybody else's requests.
-const commitWait = 2 * time.Second
+// deliveryConfig is what deliveries are made from, but for the state and its log.
+func (c *consumerEntry) deliveryConfig(cfg api.ConsumerConfig) delivery.Config {
+	s := c.stream
+	conf := delivery.Config{
+		Stream: s.name, Name: c.name, Created: c.created, Domain: s.account.engine.cfg.Domain, Config: cfg,
+		Source:  &source{reader: newReader(s)},
+		Bus:     deliveryBus{s.account.bus},
+		OnError: func(err error) { s.log.Error("consumer", "account", s.account.name, "error", err) },
+	}
+	if c.id == 0 {
+		conf.OnInactive = func() { s.account.engine.work(func() { s.dropConsumer(c) }) }
+	} else {
+		conf.OnInactive = func() { s.account.engine.work(func() { s.deleteConsumer(c.name) }) }
+	}
+	_, conf.Volatile = s.store.(*memoryGroup)
+	return conf
+}
 
-var errCommitWait = fmt.Errorf("not committed within %v, the log takes no entries", commitWait)
+// bringConsumer brings this node's replica of a durable consumer in line with the catalogue: it is started,
+// told its configuration, or ended. It does not wait for a leader.
+func (s *Stream) bringConsumer(name string, mc meta.Consumer, exists bool) error {
+	member, here := mc.Group.Replica(s.account.engine.cfg.Node)
+	here = here && exists
+	c, missing := s.consumer(name)
+	switch {
+	case missing != nil:
+	case here && (c.id != mc.Group.ID || c.spec.Replica != member.Replica), !here && c.id != 0:
+		s.dropConsumer(c)
+	case here:
+		c.setConfig(*mc.Config)
+		c.assign(mc.Group)
+		return nil
+	}
+	if !here {
+		return nil
+	}
+	return s.startConsumer(mc, GroupSpec{
+		ID: mc.Group.ID, Log: mc.Group.LogOf(member), Replica: member.Replica, Began: mc.Group.Began,
+	})
+}
 
-// await returns what a consumer answers, or an error if it does not in time.
-func await(done <-chan error) error {
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(commitWait):
-		return errCommitWait
+// startConsumer starts this node's replica of a durable consumer. In a cluster also one in memory is in the
+// log of its replicas, or it could neither move nor outlive the end of one.
+func (s *Stream) startConsumer(mc meta.Consumer, spec GroupSpec) error {
+	c := s.newConsumer(mc.Group.ID, *mc.Config, mc.Created)
+	c.spec, c.retained, c.assigned = spec, s.retains(), mc.Group
+	memory := mc.Config.MemoryStorage && s.account.engine.cfg.Cluster == ""
+	if memory {
+		c.want = &leadership{entry: c}
+	} else {
+		c.committed = consumer.New()
+	}
+	s.mu.Lock()
+	taken := s.stopped || s.consumers[c.name] != nil
+	if !taken {
+		s.consumers[c.name] = c
+	}
+	s.mu.Unlock()
+	if taken {
+		return fmt.Errorf("start consumer %q: %w", c.name, ErrStopped)
+	}
+	if !memory {
+		group, err := s.account.engine.cfg.Groups.Start(spec, consumerReplica{c})
+		if err != nil {
+			s.forgetConsumer(c)
+			return err
+		}
+		c.mu.Lock()
+		c.group = group
+		c.mu.Unlock()
+		s.account.engine.campaign(spec, group)
+		if c.retained {
+			c.catchUp(firstCatchUp)
+		}
+	}
+	c.jobs.add(c.follow)
+	return nil
+}
+
+// startEphemeral starts a consumer that only this node knows, as long as it leads the stream. One without a
+// name gets one. The info is that of its start.
+func (s *Stream) startEphemeral(cfg api.ConsumerConfig, created time.Time) (*api.ConsumerInfo, *api.Error) {
+	c := s.newConsumer(0, cfg, created)
+	conf := c.deliveryConfig(cfg)
+	conf.Settled = s.settled
+	d, err := delivery.New(conf)
+	if err != nil {
+		return nil, api.ErrConsumerCreateF(err.Error())
+	}
+	d.Retain(s.retains())
+	c.led.Store(d)
+	c.serving = true
+	s.mu.Lock()
+	serving, taken := s.serving, s.consumers[c.name] != nil
+	if serving && !taken {
+		s.consumers[c.name] = c
+	}
+	s.mu.Unlock()
+	switch {
+	case !serving:
+		return nil, api.ErrClusterNotAvail
+	case taken:
+		return nil, api.ErrConsumerNameExist
+	}
+	info, err := d.Start()
+	if err != nil {
+		s.forgetConsumer(c)
+		c.end((*delivery.Consumer).Abandon)
+		return nil, api.ErrConsumerCreateF(err.Error())
+	}
+	return c.shown(info), nil
+}
+
+// endEphemerals ends the consumers that only this node knows, which leads the stream no more.
+func (s *Stream) endEphemerals() {
+	for _, c := range s.allConsumers() {
+		if c.id == 0 {
+			s.forgetConsumer(c)
+			c.end((*delivery.Consumer).Abandon)
+			s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
+		}
+	}
+}
+
+// dropOthers ends durable consumers that are not listed.
+func (s *Stream) dropOthers(list []meta.Consumer) {
+	for _, c := range s.allConsumers() {
+		if c.id != 0 && !slices.ContainsFunc(list, func(mc meta.Consumer) bool { return mc.Group.ID == c.id }) {
+			s.dropConsumer(c)
+		}
 	}
 }
 
@@ -128,255 +245,106 @@ func (s *Stream) forgetConsumer(c *consumerEntry) {
 func (s *Stream) dropConsumer(c *consumerEntry) {
 	s.forgetConsumer(c)
 	s.endConsumer(c)
-	s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
-	s.sweep()
+	if c.id == 0 {
+		s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
+	}
+	if s.leads() {
+		s.sweep()
+	}
 }
 
 // endConsumer ends a consumer and drops its log.
 func (s *Stream) endConsumer(c *consumerEntry) {
-	c.Delete()
-	if c.log != nil {
-		c.log.stop()
-		if err := s.account.engine.cfg.Groups.Remove(c.id); err != nil {
-			s.log.Error("remove consumer group", "stream", s.name, "consumer", c.name, "error", err)
-		}
+	c.end((*delivery.Consumer).Delete)
+	if c.committed == nil {
+		return
+	}
+	if err := s.account.engine.cfg.Groups.Remove(c.spec); err != nil {
+		s.log.Error("remove consumer group", "stream", s.name, "consumer", c.name, "error", err)
 	}
 }
 
-// settled removes messages that a consumer is done with, if no other consumer wants them.
-func (s *Stream) settled(seqs []uint64) {
-	if remove := s.unneeded(seqs); len(remove) > 0 {
-		s.remove(remove...)
+// end ends what runs, by a method of delivery.Consumer, and the group; the log stays.
+func (c *consumerEntry) end(how func(*delivery.Consumer)) {
+	if c.id != 0 {
+		c.stream.account.engine.members.forget(c.id)
 	}
-}
-
-// unneeded returns those of seqs that no consumer needs.
-func (s *Stream) unneeded(seqs []uint64) []uint64 {
-	all := s.allConsumers()
-	return slices.DeleteFunc(slices.Clone(seqs), func(seq uint64) bool { return s.needed(seq, all) })
-}
-
-func (s *Stream) needed(seq uint64, consumers []*consumerEntry) bool {
-	s.mu.RLock()
-	subj, ok, err := s.machine.SubjectOf(seq)
-	s.mu.RUnlock()
-	if err != nil {
-		s.damaged(err)
+	c.mu.Lock()
+	c.stopped, c.want, c.serving = true, nil, false
+	c.changedLocked()
+	group := c.group
+	c.mu.Unlock()
+	c.life.Lock()
+	if c.quiet != nil {
+		c.quiet()
+		c.quiet = nil
 	}
-	if !ok {
-		return true // gone, or not known: nothing to remove
+	if d := c.led.Swap(nil); d != nil {
+		how(d)
 	}
-	for _, c := range consumers {
-		if c.Needs(seq, subj) {
-			return true
-		}
+	c.running = nil
+	c.life.Unlock()
+	if group != nil {
+		group.Stop()
 	}
-	return false
-}
-
-// sweep removes from an interest or work-queue stream what its consumers have settled or, on an
-// interest stream, none wants: after a restart, whose end may have come between a settlement and the
-// removal, and when a consumer goes.
-func (s *Stream) sweep() { s.settled(s.doubtful()) }
-
-// doubtful returns the messages of an interest or work-queue stream that it may not need any more.
-func (s *Stream) doubtful() []uint64 {
-	s.mu.RLock()
-	seqs, err := s.doubtfulLocked()
-	s.mu.RUnlock()
-	if err != nil {
-		s.damaged(err)
-	}
-	return seqs
-}
-
-func (s *Stream) doubtfulLocked() ([]uint64, error) {
-	retention := s.machine.Config().Retention
-	all := stream.NewFilter()
-	var seqs []uint64
-	if retention == api.LimitsPolicy || s.stopped {
-		return nil, nil
-	}
-	for from := uint64(0); ; {
-		seq, ok, err := s.machine.Next(from, all)
-		if err != nil || !ok {
-			return seqs, err
-		}
-		subj, _, err := s.machine.SubjectOf(seq)
-		if err != nil {
-			return seqs, err
-		}
-		if retention == api.InterestPolicy || s.wantedLocked(subj) {
-			seqs = append(seqs, seq)
-		}
-		from = seq + 1
-	}
-}
-
-// retain tells the consumers whether the stream keeps messages for them, after its retention may have
-// changed, and removes what it need not keep any more before it returns.
-func (s *Stream) retain() *api.Error {
-	s.mu.RLock()
-	on := s.machine.Config().Retention != api.LimitsPolicy
-	s.mu.RUnlock()
-	for _, c := range s.allConsumers() {
-		c.Retain(on)
-	}
-	const entry = 1 << 14 // removals
-	for seqs := range slices.Chunk(s.unneeded(s.doubtful()), entry) {
-		if _, err := s.do(stream.EncodeRemove(s.now(), stream.Remove{Seqs: seqs})); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // shutdown ends the stream and its consumers; their logs stay.
 func (s *Stream) shutdown() {
 	s.refuseMore()
 	for _, c := range s.allConsumers() {
-		c.Close()
-		c.log.stop()
+		c.end((*delivery.Consumer).Close)
 	}
 	s.close()
 }
 
-// consumerLog is the log of one consumer on its group.
-type consumerLog struct {
-	store Log
-	id    uint64
-	group Group
-
-	mu      sync.Mutex
-	replay  *delivery.Consumer // until the log is replayed
-	failed  error
-	waiting []func(index uint64) // for entries in flight, in order
+// Config returns the configuration, which for a durable consumer is that of the catalogue.
+func (c *consumerEntry) Config() api.ConsumerConfig {
+	c.stream.mu.RLock()
+	defer c.stream.mu.RUnlock()
+	return c.config.Clone()
 }
 
-func (l *consumerLog) start(groups Groups, c *delivery.Consumer) error {
-	l.replay = c
-	group, err := groups.Start(l.id, applyFunc(l.apply))
-	if err != nil {
-		return err
+// setConfig notes another configuration; a leader is told of it. It does not wait.
+func (c *consumerEntry) setConfig(cfg api.ConsumerConfig) {
+	s := c.stream
+	s.mu.Lock()
+	same := c.config.Equal(&cfg)
+	filters := slices.Equal(c.config.Filters(), cfg.Filters())
+	if !same {
+		c.config, c.filter = cfg, stream.NewFilter(cfg.Filters()...)
+		c.version++
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.group, l.replay = group, nil
-	return l.failed
-}
-
-func (l *consumerLog) stop() {
-	if l != nil && l.group != nil {
-		l.group.Stop()
-	}
-}
-
-func (l *consumerLog) apply(index uint64, entry []byte) {
-	l.mu.Lock()
-	if c := l.replay; c != nil {
-		if err := c.Replay(entry); err != nil && l.failed == nil {
-			l.failed = fmt.Errorf("%s: %w", l.store.Place(l.id, index), err)
-		}
-		l.mu.Unlock()
+	s.mu.Unlock()
+	if same {
 		return
 	}
-	var committed func(uint64)
-	if len(l.waiting) > 0 {
-		committed, l.waiting = l.waiting[0], l.waiting[1:]
-	}
-	l.mu.Unlock()
-	if committed != nil {
-		committed(index)
+	c.jobs.add(c.follow)
+	if !filters && s.retains() {
+		s.sweepSoon()
 	}
 }
 
-// Propose appends an entry; the consumer calls it from one goroutine.
-func (l *consumerLog) Propose(entry []byte, committed func()) error {
-	return l.propose(entry, func(uint64) { committed() })
+// assign notes where the catalogue has the consumer. It does not wait.
+func (c *consumerEntry) assign(g meta.Group) {
+	c.mu.Lock()
+	c.assigned = g
+	c.mu.Unlock()
+	c.jobs.add(c.follow)
 }
 
-// Checkpoint appends an entry that stands for all before it, which are then released.
-func (l *consumerLog) Checkpoint(entry []byte, committed func()) error {
-	return l.propose(entry, func(index uint64) {
-		l.store.Release(l.id, index-1)
-		committed()
-	})
-}
+// commitWait bounds how long a request waits for a consumer's log, which offers a refused entry again and
+// again: those who wait must not hold up everybody else's requests.
+const commitWait = 2 * time.Second
 
-func (l *consumerLog) propose(entry []byte, committed func(index uint64)) error {
-	l.mu.Lock()
-	l.waiting = append(l.waiting, committed)
-	l.mu.Unlock()
-	err := l.group.ProposeControl(entry)
-	if err != nil {
-		l.mu.Lock()
-		l.waiting = l.waiting[:len(l.waiting)-1]
-		l.mu.Unlock()
-	}
-	return err
-}
+var errCommitWait = fmt.Errorf("not committed within %v, the log takes no entries", commitWait)
 
-// source shows a stream to one of its consumers.
-type source struct {
-	mu     sync.Mutex // guards reader's window and filter
-	reader *reader
-}
-
-// Bounds returns the stream's first and last sequence.
-func (s *source) Bounds() (first, last uint64) { return s.reader.Bounds() }
-
-// Next returns the first message at or after from that one of filters matches.
-func (s *source) Next(from uint64, filters []string) (uint64, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	seq, ok := s.reader.Next(from, filters)
-	if !ok {
-		s.reader.forget()
-	}
-	return seq, ok
-}
-
-// Pending returns the number of messages at or after from that one of filters matches.
-func (s *source) Pending(from uint64, filters []string) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.reader.Pending(from, filters)
-}
-
-// LastPerSubject returns the newest message at or before upTo of each subject, ascending.
-func (s *source) LastPerSubject(filters []string, upTo uint64) []uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.reader.LastPerSubject(filters, upTo)
-}
-
-// TimeToSeq returns the first message stored at or after t, or the sequence after the last.
-func (s *source) TimeToSeq(t time.Time) uint64 { return s.reader.TimeToSeq(t) }
-
-// Load fills m with the message seq.
-func (s *source) Load(seq uint64, m *delivery.Message) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stored, err := s.reader.load(seq)
-	if err == ErrNotStored {
-		return delivery.ErrGone
-	}
-	if err != nil {
+// await returns what a consumer answers, or an error if it does not in time.
+func await(done <-chan error) error {
+	select {
+	case err := <-done:
 		return err
+	case <-time.After(commitWait):
+		return errCommitWait
 	}
-	m.Seq, m.Time = seq, stored.Time
-	if m.Subject != string(stored.Subject) {
-		m.Subject = string(stored.Subject)
-	}
-	m.Header = append(m.Header[:0], stored.Header...)
-	m.Data = append(m.Data[:0], stored.Data...)
-	return nil
-}
-
-// deliveryBus is an account's bus as a consumer sees it.
-type deliveryBus struct{ Bus }
-
-// Subscribe calls handle for every message.
-func (b deliveryBus) Subscribe(subject, queue string, handle func(delivery.Request)) (func(), error) {
-	return b.Bus.Subscribe(subject, queue, func(m Msg) { handle(delivery.Request(m)) })
 }

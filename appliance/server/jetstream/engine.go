@@ -5,13 +5,15 @@ package jetstream
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/meta"
 	"millrace/storage/index"
 )
 
@@ -50,8 +52,29 @@ type Config struct {
 	Groups  Groups
 	Log     Log
 	Bus     func(account string) Bus
+	System  Bus // of the system account, on which the nodes of a cluster talk
 	Logger  *slog.Logger
 	Version string // shown in the metadata of assets
+
+	// Node is this node's id, and Replica that of its replica of the meta group; see package meta.
+	Node, Replica uint64
+	// Name is the server's, and Tags what placement knows it by.
+	Name string
+	Tags []string
+	// Founders are the replicas with which the meta group began.
+	Founders []uint64
+	// UniqueTag is the tag in which the nodes of a stream differ, such as "az:"; empty: none.
+	UniqueTag string
+	// Cluster is the cluster's name; empty: this node is alone.
+	Cluster string
+	// ServerID is the server's id, which is another one at each start.
+	ServerID string
+	// Online reports whether another node can be reached. nil: there is none.
+	Online func(node uint64) bool
+	// Heard returns when another node was last heard of, the zero time if never. nil: never.
+	Heard func(node uint64) time.Time
+	// Fatal ends the process: the node cannot go on.
+	Fatal func(error)
 
 	// Accounts that may use streams, with their limits.
 	Accounts map[string]api.AccountLimits
@@ -70,12 +93,21 @@ const defaultIndexCache = 64 << 20
 // Engine serves the streams of one node.
 type Engine struct {
 	cfg      Config
+	ctx      context.Context // ends with the engine
+	cancel   context.CancelFunc
 	catalog  *catalog
+	calls    *calls
 	blocks   *index.Cache // of the streams' message indexes
 	accounts map[string]*account
 	jobs     jobs
 	used     usage
 	wg       sync.WaitGroup
+
+	members   members
+	system    *account // takes the calls of the system account
+	stopUsage func()
+	stopStats func()
+	metaJobs  serial
 }
 
 // usage counts the bytes that streams hold, by storage.
@@ -126,9 +158,6 @@ type account struct {
 	offline map[string]error // streams of the catalogue that cannot be served, and why
 }
 
-// metaGroup is the id of the group that holds the catalogue of streams and consumers.
-const metaGroup = 1
-
 // apiSubjects are the requests that the engine itself answers. Pulls and direct gets go to the
 // consumer or stream that subscribes to them, so that a request to one that does not exist finds no
 // responders.
@@ -138,22 +167,31 @@ var apiSubjects = []string{
 	"$JS.API.CONSUMER.NAMES.>", "$JS.API.CONSUMER.LIST.>", "$JS.API.CONSUMER.DELETE.>",
 	"$JS.API.CONSUMER.PAUSE.>", "$JS.API.CONSUMER.RESET.>", "$JS.API.CONSUMER.UNPIN.>",
 	"$JS.API.CONSUMER.LEADER.>", "$JS.API.CONSUMER.PEER.>",
+	"$JS.API.ACCOUNT.STREAM.>",
 }
 
 // maxRequests bounds the API requests that wait for a worker; more are refused.
 const maxRequests = 10_000
 
-// Start recovers all streams and consumers and begins to serve.
+// workers run requests and what follows from the log. Many may wait: for a commit, or for another node.
+const workers = 32
+
+// Start begins to serve. A node that is alone has recovered all its streams when it returns; one of a
+// cluster does so when enough others are there.
 func Start(cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, accounts: map[string]*account{}, blocks: index.NewCache(cmp.Or(cfg.IndexCache, defaultIndexCache))}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.jobs.init()
+	e.metaJobs.engine = e
+	e.members.init(e)
+	e.system = &account{engine: e, name: systemAccount, bus: cfg.System}
 	for name, limits := range cfg.Accounts {
 		e.accounts[name] = &account{
 			engine: e, name: name, bus: cfg.Bus(name), limits: limits,
 			streams: map[string]*Stream{}, offline: map[string]error{},
 		}
 	}
-	for range max(4, runtime.GOMAXPROCS(0)) {
+	for range workers {
 		e.wg.Go(e.jobs.run)
 	}
 	if err := e.start(); err != nil {
@@ -165,8 +203,30 @@ func Start(cfg Config) (*Engine, error) {
 
 func (e *Engine) start() error {
 	var err error
-	if e.catalog, err = startCatalog(e); err != nil {
+	if e.calls, err = startCalls(e, e.cfg.System); err != nil {
+		return fmt.Errorf("subscribe to answers of other nodes: %w", err)
+	}
+	if err = startCatalog(e); err != nil {
 		return fmt.Errorf("start the catalogue of streams: %w", err)
+	}
+	if e.cfg.Cluster == "" {
+		if err = e.awaitReady(); err != nil {
+			return fmt.Errorf("start the catalogue of streams: %w", err)
+		}
+		if err := e.register(); err != nil {
+			return fmt.Errorf("enter this node in the catalogue: %w", err)
+		}
+	} else {
+		e.wg.Go(func() { e.register() })
+	}
+	e.wg.Go(e.members.run)
+	if e.stopStats, err = e.cfg.System.Subscribe(statsAskSubject, "", func(Msg) {
+		e.work(func() { e.members.stats.tell(e, true) })
+	}); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", statsAskSubject, err)
+	}
+	if e.stopUsage, err = e.calls.serve(usageSubject, e.answerUsage); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", usageSubject, err)
 	}
 	for _, a := range e.accounts {
 		for _, subj := range apiSubjects {
@@ -180,6 +240,16 @@ func (e *Engine) start() error {
 	return nil
 }
 
+// awaitReady waits until everything of the start is carried out.
+func (e *Engine) awaitReady() error {
+	if err := e.cfg.Groups.Await(e.catalog.ready); err != nil {
+		return err
+	}
+	e.catalog.mu.Lock()
+	defer e.catalog.mu.Unlock()
+	return e.catalog.failed
+}
+
 // Close stops serving. What is stored stays; nothing that was acknowledged is lost.
 func (e *Engine) Close() {
 	for _, a := range e.accounts {
@@ -187,19 +257,29 @@ func (e *Engine) Close() {
 			stop()
 		}
 	}
+	e.cancel()
+	e.members.close()
+	if e.catalog != nil {
+		e.catalog.close()
+	}
 	for _, a := range e.accounts {
 		for _, s := range a.all() {
 			s.shutdown()
 		}
 	}
-	if e.catalog != nil {
-		e.catalog.close()
+	for _, stop := range []func(){e.stopUsage, e.stopStats} {
+		if stop != nil {
+			stop()
+		}
+	}
+	if e.calls != nil {
+		e.calls.stop()
 	}
 	e.jobs.close()
 	e.wg.Wait()
 }
 
-// Streams returns the number of streams of all accounts.
+// Streams returns the number of streams of all accounts that have a replica here.
 func (e *Engine) Streams() int {
 	n := 0
 	for _, a := range e.accounts {
@@ -211,16 +291,65 @@ func (e *Engine) Streams() int {
 // work runs fn on a worker.
 func (e *Engine) work(fn func()) { e.jobs.add(fn) }
 
+// stream returns a stream that this node leads.
 func (a *account) stream(name string) (*Stream, *api.Error) {
 	a.mu.RLock()
-	defer a.mu.RUnlock()
-	if s := a.streams[name]; s != nil {
-		return s, nil
+	s, offline := a.streams[name], a.offline[name]
+	a.mu.RUnlock()
+	if s != nil {
+		if s.leads() {
+			return s, nil
+		}
+		offline = s.failure()
 	}
-	if err := a.offline[name]; err != nil {
-		return nil, api.ErrStreamOfflineReasonF(err.Error())
+	switch {
+	case offline != nil:
+		return nil, api.ErrStreamOfflineReasonF(offline.Error())
+	}
+	if _, ok := a.engine.catalog.stream(a.name, name); ok {
+		return nil, api.ErrClusterNotAvail
 	}
 	return nil, api.ErrStreamNotFound
+}
+
+// local returns this node's replica of a stream, nil if there is none.
+func (a *account) local(name string) *Stream {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.streams[name]
+}
+
+// start runs this node's replica of a stream.
+func (a *account) start(ms meta.Stream, spec GroupSpec) (*Stream, error) {
+	s := newStream(a, ms, spec)
+	if err := s.start(); err != nil {
+		s.close()
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.streams[ms.Name] = s
+	return s, nil
+}
+
+// forget takes a replica off the list.
+func (a *account) forget(s *Stream) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.streams[s.name] == s {
+		delete(a.streams, s.name)
+	}
+}
+
+// setOffline notes why a stream cannot be served here; nil: it can, or is not here.
+func (a *account) setOffline(name string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		delete(a.offline, name)
+		return
+	}
+	a.offline[name] = err
 }
 
 // all returns the account's streams in no order.

@@ -276,7 +276,7 @@ func TestStreamReportsUnreadableMessage(t *testing.T) {
 	s.bus.Publish("S.a", "", nil, []byte("payload"))
 	st, _ := s.engine.accounts["A"].stream("S")
 	place, _, _ := st.machine.Place(1)
-	log := s.disk.logs[st.id]
+	log := s.disk.logs[st.spec.ID]
 	log[place.Index-1][int(place.Off+place.Len)-1] ^= 1
 	response := s.call("STREAM.MSG.GET.S", api.MsgGetRequest{Seq: 1}, api.ErrStreamGeneralF(""))
 	text := fmt.Sprint(response["error"])

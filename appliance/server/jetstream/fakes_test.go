@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/delivery"
@@ -28,6 +30,7 @@ type disk struct {
 	blobs  map[uint64]map[uint64][]byte // objects
 	hold   bool                         // proposals wait for commit
 	refuse error                        // proposals are refused
+	takes  []uint64                     // groups that take them nevertheless
 }
 
 // stored is a snapshot of a group's machine.
@@ -53,7 +56,8 @@ func newDisk() *disk {
 	}
 }
 
-func (d *disk) Start(id uint64, m Machine) (Group, error) {
+func (d *disk) Start(spec GroupSpec, m Machine) (Group, error) {
+	id := spec.Log
 	d.mu.Lock()
 	g := &diskGroup{disk: d, id: id, machine: m}
 	d.groups[id] = g
@@ -69,7 +73,16 @@ func (d *disk) Start(id uint64, m Machine) (Group, error) {
 	for i := first - 1; i < uint64(len(log)); i++ {
 		m.Apply(i+1, log[i])
 	}
+	m.Lead(diskTerm, true)
 	return g, nil
+}
+
+// diskTerm is the term in which every group of a disk is led, by its only replica.
+const diskTerm = 1
+
+func (d *disk) Await(done <-chan struct{}) error {
+	<-done
+	return nil
 }
 
 // snapshot stores the state of a group's machine, as the raft host does when a log has grown.
@@ -168,13 +181,14 @@ func (d *disk) DeleteObjects(group uint64, keys ...uint64) {
 	}
 }
 
-func (d *disk) List() []uint64 {
+func (d *disk) Logs() []uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Collect(maps.Keys(d.logs))
 }
 
-func (d *disk) Remove(id uint64) error {
+func (d *disk) Remove(spec GroupSpec) error {
+	id := spec.Log
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.logs, id)
@@ -184,13 +198,13 @@ func (d *disk) Remove(id uint64) error {
 	return nil
 }
 
-func (g *diskGroup) Propose(entry []byte) error {
+func (g *diskGroup) Propose(_ uint64, entry []byte) error {
 	g.disk.mu.Lock()
 	switch {
 	case g.stopped:
 		g.disk.mu.Unlock()
 		return errors.New("stopped")
-	case g.disk.refuse != nil:
+	case g.disk.refuse != nil && !slices.Contains(g.disk.takes, g.id):
 		defer g.disk.mu.Unlock()
 		return g.disk.refuse
 	}
@@ -203,7 +217,23 @@ func (g *diskGroup) Propose(entry []byte) error {
 	return nil
 }
 
-func (g *diskGroup) ProposeControl(entry []byte) error { return g.Propose(entry) }
+func (g *diskGroup) ProposeControl(term uint64, entry []byte) error { return g.Propose(term, entry) }
+
+func (g *diskGroup) LeaseRead(done func(error)) { done(nil) }
+
+func (g *diskGroup) Leader() (replica, term uint64) { return 1, diskTerm }
+
+func (g *diskGroup) Campaign() {}
+
+func (g *diskGroup) TransferLeader(uint64) {}
+
+func (g *diskGroup) ChangeMembers(_ Change, done func(error)) {
+	done(errors.New("one replica for ever"))
+}
+
+func (g *diskGroup) Status(context.Context) (GroupStatus, error) {
+	return GroupStatus{Term: diskTerm, Lead: 1, Voters: []uint64{1}}, nil
+}
 
 // commit makes everything proposed durable and applies it.
 func (g *diskGroup) commit() {
@@ -277,6 +307,8 @@ type space struct {
 	mu   sync.Mutex
 	next int
 	subs map[int]spaceSub
+
+	watchers sync.WaitGroup
 }
 
 type spaceSub struct {
@@ -327,7 +359,28 @@ func (b *space) Flush() {}
 
 func (b *space) HasInterest(subj string) bool { return len(b.receivers(subj)) > 0 }
 
-func (b *space) WatchInterest(string, string, func(bool)) func() { return func() {} }
+// WatchInterest tells what it finds, and looks again while it is not cancelled.
+func (b *space) WatchInterest(subj, _ string, fn func(bool)) func() {
+	ended := make(chan struct{})
+	last := b.HasInterest(subj)
+	fn(last)
+	b.watchers.Go(func() {
+		look := time.NewTicker(time.Millisecond)
+		defer look.Stop()
+		for {
+			select {
+			case <-look.C:
+				if now := b.HasInterest(subj); now != last {
+					last = now
+					fn(now)
+				}
+			case <-ended:
+				return
+			}
+		}
+	})
+	return func() { close(ended) }
+}
 
 // server is an engine over a disk with one account.
 type server struct {
@@ -337,12 +390,16 @@ type server struct {
 	engine *Engine
 }
 
+// testNode is the raw id of the one node.
+const testNode = 7 << 20
+
 func newServer(t *testing.T, d *disk) *server {
 	t.Helper()
 	s := &server{t: t, disk: d, bus: &space{subs: map[int]spaceSub{}}}
 	var err error
 	s.engine, err = Start(Config{
 		Groups: d, Log: d, Bus: func(string) Bus { return s.bus }, Logger: slog.New(slog.DiscardHandler),
+		System: &space{subs: map[int]spaceSub{}}, Node: testNode | (1<<20 - 1), Replica: testNode, Founders: []uint64{testNode}, Name: "n1",
 		Version: "2.15.0", Accounts: map[string]api.AccountLimits{"A": api.Unlimited()},
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -16,11 +17,11 @@ import (
 	"millrace/appliance/server/jetstream/stream"
 )
 
-// refuseWith makes the log refuse proposals, nil takes them again.
-func (d *disk) refuseWith(err error) {
+// refuseWith makes the logs refuse proposals, but for those of the groups given; nil takes them again.
+func (d *disk) refuseWith(err error, but ...uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.refuse = err
+	d.refuse, d.takes = err, but
 }
 
 var errFull = errors.New("disk is full")
@@ -77,26 +78,26 @@ func TestEngineDropsLogsOfDeletedStreams(t *testing.T) {
 	s.disk.mu.Unlock()
 	s = s.restart()
 	defer s.engine.Close()
-	ids := s.disk.List()
+	ids := s.disk.Logs()
 	slices.Sort(ids)
 	if want := []uint64{metaGroup, unknown}; !slices.Equal(ids, want) {
 		t.Errorf("logs %v, want %v", ids, want)
 	}
 }
 
-func TestCatalogReleasesItsLogBehindACheckpoint(t *testing.T) {
+// The catalogue is read from a state, and from the entries after it.
+func TestCatalogIsRestoredFromItsState(t *testing.T) {
 	s := newServer(t, newDisk())
 	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
-	for range 3 * checkpointEntries {
-		s.call("CONSUMER.DURABLE.CREATE.S.C", durable("S", "C"), nil)
-		s.call("CONSUMER.DELETE.S.C", nil, nil)
-	}
-	if first, all := s.disk.first[metaGroup], len(s.disk.logs[metaGroup]); all-int(first) > 2*checkpointEntries {
-		t.Errorf("entries %d to %d are kept", first, all)
-	}
+	s.call("CONSUMER.DURABLE.CREATE.S.C", durable("S", "C"), nil)
+	s.disk.snapshot(t, metaGroup)
+	s.disk.forget(t, metaGroup)
+	s.call("STREAM.CREATE.T", streamConfig("T"), nil)
+	s.call("CONSUMER.DELETE.S.C", nil, nil)
 	s = s.restart()
 	defer s.engine.Close()
 	s.call("STREAM.INFO.S", nil, nil)
+	s.call("STREAM.INFO.T", nil, nil)
 	s.call("CONSUMER.INFO.S.C", nil, api.ErrConsumerNotFound)
 }
 
@@ -146,34 +147,28 @@ func TestStreamPurgesAheadUnderLoad(t *testing.T) {
 	}
 }
 
-func TestStreamWhoseConfigurationWasRefusedIsCreatedAgain(t *testing.T) {
+// A stream whose configuration its log has refused serves as soon as that takes it.
+func TestStreamServesAfterItsConfigurationWasRefused(t *testing.T) {
 	s := newServer(t, newDisk())
 	defer s.engine.Close()
-	catalogue := s.disk.groups[metaGroup]
-	s.disk.refuseWith(errFull)
-	entry, err := (&meta.Entry{
-		Op: meta.OpPutStream, Account: "A", Stream: "S", Time: time.Now(), Action: meta.ActionCreate,
-		StreamConfig: normalized(t, streamConfig("S")), Limits: &api.Limits{Account: api.Unlimited()},
-	}).Encode()
-	if err != nil {
-		t.Fatal(err)
+	s.disk.refuseWith(errFull, metaGroup)
+	created := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+		close(created)
+	})
+	for s.engine.accounts["A"].local("S") == nil {
+		runtime.Gosched()
+	}
+	select {
+	case <-created:
+		t.Error("created although its log refused the configuration")
+	default:
 	}
 	s.disk.refuseWith(nil)
-	if err := catalogue.Propose(entry); err != nil { // decided, and then not started
-		t.Fatal(err)
-	}
-	s.call("STREAM.INFO.S", nil, api.ErrStreamNotFound)
-	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	wg.Wait()
 	s.call("STREAM.INFO.S", nil, nil)
-}
-
-func normalized(t *testing.T, c api.StreamConfig) *api.StreamConfig {
-	t.Helper()
-	n, err := c.Normalize(&api.Limits{Account: api.Unlimited()}, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &n
 }
 
 // One stream that cannot be served says why and leaves the others in peace.
@@ -183,12 +178,12 @@ func TestEngineServesOthersBesideABrokenStream(t *testing.T) {
 	s.call("STREAM.CREATE.T", streamConfig("T"), nil)
 	st, _ := s.engine.accounts["A"].stream("S")
 	s.engine.Close()
-	s.disk.logs[st.id] = append(s.disk.logs[st.id], []byte("not an entry"))
+	s.disk.logs[st.spec.Log] = append(s.disk.logs[st.spec.Log], []byte("not an entry"))
 	s = newServer(t, s.disk)
 	defer s.engine.Close()
 	s.call("STREAM.INFO.T", nil, nil)
 	response := s.call("STREAM.INFO.S", nil, api.ErrStreamOfflineReasonF(""))
-	if text := fmt.Sprint(response["error"]); !strings.Contains(text, fmt.Sprintf("log %d:", st.id)) {
+	if text := fmt.Sprint(response["error"]); !strings.Contains(text, fmt.Sprintf("log %d:", st.spec.Log)) {
 		t.Errorf("the error does not say where: %s", text)
 	}
 }
@@ -203,7 +198,7 @@ func TestConsumersStartWhileTheirStreamIsDeleted(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				st.createConsumer(&api.CreateConsumerRequest{Stream: name, Config: api.ConsumerConfig{AckPolicy: api.AckExplicit}})
+				st.startEphemeral(api.ConsumerConfig{AckPolicy: api.AckExplicit}, time.Now())
 			})
 		}
 		s.call("STREAM.DELETE."+name, nil, nil)

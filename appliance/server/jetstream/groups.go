@@ -1,42 +1,103 @@
 package jetstream
 
 import (
+	"context"
 	"errors"
 	"io"
 
 	"millrace/appliance/server/jetstream/stream"
 )
 
-// Group is one replicated log. What is proposed comes back through the machine that the group was
-// started with, in the order of the proposals, once a quorum has it on disk.
+// Group is this node's replica of a replicated log. What its leader proposes comes back through the
+// machines of all replicas, in the order of the proposals, once a quorum has it on disk.
 type Group interface {
-	// Propose takes ownership of entry. It does not wait for I/O. It refuses when the group does
-	// not lead or has too much in flight.
-	Propose(entry []byte) error
+	// Propose takes ownership of entry. It does not wait for I/O. It refuses when this replica does not
+	// lead in that term, which Machine.Lead has told, or has too much in flight.
+	Propose(term uint64, entry []byte) error
 	// ProposeControl is Propose for entries that give space back or keep things going: a full disk
 	// has room for them when it has none for Propose.
-	ProposeControl(entry []byte) error
+	ProposeControl(term uint64, entry []byte) error
+	// LeaseRead calls done when the machine has everything in it that was applied anywhere in the group
+	// before the call, mostly before it returns; with an error when it may not.
+	LeaseRead(done func(error))
+	// Leader returns the replica that leads as far as this one knows, 0 for none, and the term.
+	Leader() (replica, term uint64)
+	// Status returns this replica's view of the group.
+	Status(ctx context.Context) (GroupStatus, error)
+	// Campaign lets this replica call an election now.
+	Campaign()
+	// TransferLeader hands leadership to another voter.
+	TransferLeader(replica uint64)
+	// ChangeMembers changes who belongs to the group; the leader does it. done is called when the change is
+	// complete or refused.
+	ChangeMembers(c Change, done func(error))
 	// Snapshot asks for a state of the machine, if that is a Snapshotter, although the log has not grown
 	// enough for one: much of what is in it is not needed any more. It does not wait.
 	Snapshot()
-	// Stop ends the group; its machine is not called any more when it returns.
+	// Stop ends the replica; its machine is not called any more when it returns.
 	Stop()
 }
 
-// Groups starts and removes the groups of this node.
-type Groups interface {
-	// Start gives the machine what the group has stored and returns when the group leads.
-	Start(id uint64, m Machine) (Group, error)
-	// List returns the groups that have a log.
-	List() []uint64
-	// Remove deletes the log of a stopped group, durably.
-	Remove(id uint64) error
+// GroupSpec says which group to run and which replica of it.
+type GroupSpec struct {
+	ID      uint64   // of the group, on all nodes
+	Log     uint64   // of this node's replica: names its log and objects
+	Replica uint64   // of this node
+	Began   []uint64 // voters with which the group's log began
 }
 
-// Machine takes what a group has committed. It is called by one goroutine at a time.
+// Change is a change of members, all of it at once: new voters or learners that become voters, new
+// learners, and those who leave.
+type Change struct{ Voters, Learners, Remove []uint64 }
+
+// GroupStatus is a replica's view of its group.
+type GroupStatus struct {
+	Term, Lead       uint64
+	Commit, Applied  uint64 // indexes
+	Voters, Learners []uint64
+	Outgoing         []uint64          // voters that a change under way leaves
+	Transferring     uint64            // who is to lead
+	Progress         []ReplicaProgress // of all other replicas, at the leader
+}
+
+// ReplicaProgress is what a leader knows of another replica.
+type ReplicaProgress struct {
+	Replica uint64
+	Match   uint64 // highest entry that it has on disk
+	Active  bool   // it was heard of lately
+}
+
+// Groups starts and removes the replicas of this node.
+type Groups interface {
+	// Start begins to give the machine what the log has stored and what the group commits. It does not wait.
+	Start(spec GroupSpec, m Machine) (Group, error)
+	// Await waits until done is closed, and gives up when the log has failed or has no room.
+	Await(done <-chan struct{}) error
+	// Logs returns the replicas that have a log, by GroupSpec.Log.
+	Logs() []uint64
+	// Remove stops a replica and deletes its log, durably. The log's number is not used again.
+	Remove(spec GroupSpec) error
+}
+
+// Errors of groups.
+var (
+	// ErrNotLeader is wrapped by the refusal of a proposal, or read, because this replica does not lead (in
+	// that term): nothing was proposed.
+	ErrNotLeader = errors.New("jetstream: not the leader of the group")
+	// ErrStopped is returned when a stream or consumer is stopped or deleted.
+	ErrStopped = errors.New("jetstream: stopped")
+)
+
+// Machine takes what a group has committed. It is called by one goroutine at a time, which must not wait.
 type Machine interface {
 	// Apply takes the entry at index and borrows data for the call.
 	Apply(index uint64, data []byte)
+	// Lead tells that this replica leads in a term, has applied everything of earlier ones and may propose,
+	// or, with false, that it leads in that term no more: what was proposed and not applied may yet be
+	// applied, or never.
+	Lead(term uint64, ready bool)
+	// Failed tells that the replica has stopped because its log cannot be read or its entries are lost.
+	Failed(err error)
 }
 
 // Snapshotter is a Machine whose group may take its state in place of the entries that led to it. The
@@ -93,16 +154,3 @@ type Log interface {
 	// ObjectKeys returns the keys of a group's blobs, sorted.
 	ObjectKeys(group uint64) []uint64
 }
-
-// Errors of proposals.
-var (
-	// ErrStopped is returned when a stream or consumer is stopped or deleted.
-	ErrStopped = errors.New("jetstream: stopped")
-)
-
-// applyFunc is a Machine without snapshots: its log begins, after a while, with an entry that stands for
-// all before it.
-type applyFunc func(index uint64, data []byte)
-
-// Apply calls the function.
-func (f applyFunc) Apply(index uint64, data []byte) { f(index, data) }

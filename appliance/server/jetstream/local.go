@@ -106,15 +106,19 @@ func (l *Local) Consumers() []ConsumerRef {
 	return all
 }
 
-// Consumer returns a running consumer. The error is api.ErrStreamNotFound or api.ErrConsumerNotFound.
+// Consumer returns a consumer that this node leads. It ends when the node leads it no more. The error is
+// api.ErrStreamNotFound, api.ErrConsumerNotFound, or [delivery.ErrNotLeader].
 func (l *Local) Consumer(name, consumer string) (*delivery.Consumer, error) {
-	s, err := l.a.stream(name)
-	if err != nil {
-		return nil, err
+	s := l.a.local(name)
+	if s == nil {
+		return nil, api.ErrStreamNotFound
 	}
 	c, err := s.consumer(consumer)
 	if err != nil {
 		return nil, fmt.Errorf("stream %q, consumer %q: %w", name, consumer, err)
 	}
-	return c.Consumer, nil
+	if d := c.led.Load(); d != nil {
+		return d, nil
+	}
+	return nil, fmt.Errorf("stream %q, consumer %q: %w", name, consumer, delivery.ErrNotLeader)
 }

@@ -66,6 +66,9 @@ func (r *request) msgGet() (any, *api.Error) {
 	if err := g.Check(); err != nil {
 		return nil, err
 	}
+	if s.awaitRead() != nil {
+		return nil, api.ErrClusterNotAvail
+	}
 	seq, loadErr := s.find(&g)
 	var m stream.Message
 	if loadErr == nil {
@@ -162,6 +165,9 @@ func (r *request) directGet() {
 	case !g.Consistent():
 		r.status("408 Bad Request")
 		return
+	}
+	if s.awaitRead() != nil {
+		return // as when nobody subscribes: the next leader does
 	}
 	switch {
 	case len(g.MultiLastFor) > 0:

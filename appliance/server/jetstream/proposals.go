@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,7 +57,7 @@ func (s *Stream) readyLocked() bool {
 
 // nextLocked returns the next proposal that may go to the group, or nil.
 func (s *Stream) nextLocked() *proposal {
-	if s.failed != nil || s.stopped {
+	if s.failed != nil || s.stopped || s.term == 0 {
 		return nil
 	}
 	if n, _ := s.admission.Open(); n > 0 && (len(s.queue) > 0 || s.readyLocked()) {
@@ -117,15 +118,15 @@ func (s *Stream) pump() {
 	}
 	s.pumping = true
 	for p := s.nextLocked(); p != nil; p = s.nextLocked() {
-		entry := p.entry
+		entry, term := p.entry, s.term
 		p.entry = nil
 		s.inflight = append(s.inflight, p)
-		s.mu.Unlock()
 		propose := s.group.ProposeControl
 		if p.messages {
 			propose = s.group.Propose
 		}
-		err := propose(entry)
+		s.mu.Unlock()
+		err := propose(term, entry)
 		s.mu.Lock()
 		if err != nil {
 			if tell := s.refuseLocked(p, err); tell != nil {
@@ -148,18 +149,22 @@ func (s *Stream) refuseLocked(p *proposal, err error) (tell func()) {
 		return nil // close has answered it
 	}
 	s.inflight = s.inflight[:last]
-	if !s.refusing { // one line when it begins, not one for each message
+	away := errors.Is(err, ErrNotLeader)
+	if !s.refusing && !away { // one line when it begins, not one for each message
 		s.refusing = true
 		s.log.Error("stream stores nothing", "stream", s.name, "account", s.account.name, "error", err)
 	}
 	if !p.messages {
 		var refused acks
-		if p.ahead > 0 {
+		if p.ahead > 0 && s.admission != nil {
 			refused, s.open = s.open, acks{}
 			s.admission.Unskip(p.before)
 		}
 		if p.done == nil {
 			return nil
+		}
+		if away {
+			return func() { p.done(stream.Effects{}, api.ErrClusterNotAvail) }
 		}
 		reply := s.refusal(api.ErrStreamStoreFailedF(err.Error()))
 		return func() {
@@ -170,6 +175,9 @@ func (s *Stream) refuseLocked(p *proposal, err error) (tell func()) {
 	refused := []acks{p.acks, s.open}
 	s.open = acks{}
 	s.admission.Retract()
+	if away { // the next leader may have got the message too: a refusal would make the client send it again
+		return nil
+	}
 	reply := s.refusal(api.ErrStreamStoreFailedF(err.Error()))
 	return func() {
 		for _, a := range refused {
@@ -186,14 +194,19 @@ func (s *Stream) propose(entry []byte, done func(fx stream.Effects, err *api.Err
 
 func (s *Stream) proposeAhead(entry []byte, ahead uint64, done func(fx stream.Effects, err *api.Error)) {
 	s.mu.Lock()
-	stopped := s.stopped || s.failed != nil
-	if !stopped {
+	var refusal *api.Error
+	switch {
+	case s.stopped || s.failed != nil:
+		refusal = api.ErrStreamNotFound
+	case s.term == 0:
+		refusal = api.ErrClusterNotAvail
+	default:
 		s.queue = append(s.queue, &proposal{entry: entry, ahead: ahead, done: done})
 	}
 	s.mu.Unlock()
-	if stopped {
+	if refusal != nil {
 		if done != nil {
-			done(stream.Effects{}, api.ErrStreamNotFound)
+			done(stream.Effects{}, refusal)
 		}
 		return
 	}
@@ -217,7 +230,9 @@ func (s *Stream) doAhead(entry []byte, ahead uint64) (stream.Effects, *api.Error
 // remove queues single messages for removal; many are removed by one entry.
 func (s *Stream) remove(seqs ...uint64) {
 	s.mu.Lock()
-	s.removals.Seqs = append(s.removals.Seqs, seqs...)
+	if s.term != 0 {
+		s.removals.Seqs = append(s.removals.Seqs, seqs...)
+	}
 	s.mu.Unlock()
 	s.pump()
 }
@@ -235,6 +250,7 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	}
 	_, before := s.machine.Usage()
 	fx, err := s.machine.Apply(index, entry)
+	s.applied = index
 	if _, after := s.machine.Usage(); after != before {
 		if after < before {
 			s.freed += before - after
@@ -243,7 +259,7 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	}
 	if err != nil {
 		s.failLocked(fmt.Errorf("apply entry %d of stream %q (%s): %w",
-			index, s.name, s.account.engine.cfg.Log.Place(s.id, index), err))
+			index, s.name, s.store.Place(s.spec.Log, index), err))
 	}
 	var p *proposal
 	if len(s.inflight) > 0 {
@@ -261,19 +277,21 @@ func (s *Stream) apply(index uint64, entry []byte) {
 			s.log.Info("stream stores again", "stream", s.name, "account", s.account.name)
 		}
 	}
-	due := live && s.freed >= snapshotAfter
+	group := s.group
+	due := group != nil && s.freed >= snapshotAfter
 	if due {
 		s.freed = 0
 	}
 	s.mu.Unlock()
 	if due {
-		s.group.Snapshot()
+		group.Snapshot()
 	}
 	if m, ok := s.store.(*memoryGroup); ok {
 		m.release(fx.Dead)
 	}
 	if !live {
-		return // replay
+		s.notify(fx)
+		return
 	}
 	s.pump() // before the acks leave, so that the next batch is on its way to the disk meanwhile
 	switch {

@@ -12,6 +12,17 @@ import (
 // ErrNotStored is returned when a stream does not hold a sequence (any more).
 var ErrNotStored = errors.New("jetstream: message not stored")
 
+// awaitRead waits until the machine has everything that the stream had acknowledged before the call, also
+// by another leader that this replica does not know of yet.
+func (s *Stream) awaitRead() error {
+	s.mu.RLock()
+	group := s.group
+	s.mu.RUnlock()
+	done := make(chan error, 1)
+	group.LeaseRead(func(err error) { done <- err })
+	return <-done
+}
+
 // load reads one message into buf, growing it, and returns it; its slices alias the buffer.
 func (s *Stream) load(seq uint64, buf []byte) (stream.Message, []byte, error) {
 	s.mu.RLock()
@@ -24,7 +35,7 @@ func (s *Stream) load(seq uint64, buf []byte) (stream.Message, []byte, error) {
 		return stream.Message{}, buf, ErrNotStored
 	}
 	buf = slices.Grow(buf[:0], int(place.Len))[:place.Len]
-	if err := s.store.ReadAt(s.id, place.Index, int(place.Off), buf); err != nil {
+	if err := s.store.ReadAt(s.spec.Log, place.Index, int(place.Off), buf); err != nil {
 		return stream.Message{}, buf, s.readError(seq, place, err)
 	}
 	m, err := stream.DecodeMessage(buf, seq)
@@ -47,7 +58,7 @@ func (s *Stream) readError(seq uint64, p stream.Place, err error) error {
 		return ErrNotStored
 	}
 	err = fmt.Errorf("read message %d of stream %q at %s, entry offset %d: %w",
-		seq, s.name, s.store.Place(s.id, p.Index), p.Off, err)
+		seq, s.name, s.store.Place(s.spec.Log, p.Index), p.Off, err)
 	s.log.Error("stored message cannot be read", "account", s.account.name, "error", err)
 	return err
 }
@@ -68,6 +79,7 @@ func (s *Stream) failLocked(err error) {
 		s.failed = err
 		s.log.Error("stream stopped", "account", s.account.name, "error", err)
 	}
+	s.openedLocked() // never will
 }
 
 // readAhead is how much a reader that goes through a stream in order reads at once, in bytes.
@@ -176,7 +188,7 @@ func (r *reader) load(seq uint64) (stream.Message, error) {
 	if !r.holds(place) {
 		r.window = slices.Grow(r.window[:0], int(place.Len))[:place.Len]
 		r.place = place
-		if err := r.s.store.ReadAt(r.s.id, place.Index, int(place.Off), r.window); err != nil {
+		if err := r.s.store.ReadAt(r.s.spec.Log, place.Index, int(place.Off), r.window); err != nil {
 			r.place = stream.Place{}
 			return stream.Message{}, r.s.readError(seq, place, err)
 		}

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"encoding/json"
+	"time"
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/stream"
@@ -17,23 +18,52 @@ type request struct {
 	header, body []byte
 }
 
-// request takes an API request off the publisher's goroutine.
+// request takes an API request off the publisher's goroutine. In a cluster every storage node gets it,
+// and the one that is responsible answers.
 func (a *account) request(m Msg) {
 	call, ok := api.ParseCall(string(m.Subject))
 	if !ok || len(m.Reply) == 0 {
 		return // unknown calls are not answered, as by nats-server
 	}
-	a.requests.Add(1)
+	v := a.responsible(&call)
+	if v == (verdict{}) {
+		return
+	}
 	reply := string(m.Reply)
 	r := &request{
 		Call: call, account: a, reply: reply, answer: func(body []byte) { a.bus.Publish(reply, "", nil, body) },
 		header: append([]byte(nil), m.Header...), body: append([]byte(nil), m.Data...),
 	}
-	if a.engine.jobs.len() >= maxRequests {
-		r.respond(api.Response{Type: call.Type, Error: api.ErrInsufficientResources})
+	if v.await != 0 {
+		r.await(string(m.Subject), v.await)
 		return
 	}
-	a.engine.work(r.serve)
+	a.requests.Add(1)
+	switch {
+	case a.engine.jobs.len() >= maxRequests:
+		r.respond(api.Response{Type: call.Type, Error: api.ErrInsufficientResources})
+	case v.refusal != nil:
+		a.engine.work(func() { r.fail(v.refusal) })
+	default:
+		a.engine.work(r.serve)
+	}
+}
+
+// electionWait is how long a request waits for a group to have a leader again.
+const electionWait = 3 * time.Second
+
+// await sends the request once more when somebody leads a group, and refuses it when nobody does in time. It
+// does not wait.
+func (r *request) await(subject string, group uint64) {
+	a := r.account
+	a.engine.calls.whenLed(group, electionWait, func(led bool) {
+		if led {
+			a.bus.Publish(subject, r.reply, r.header, r.body)
+			return
+		}
+		a.requests.Add(1)
+		r.fail(api.ErrClusterNotAvail)
+	})
 }
 
 func (r *request) serve() {
@@ -46,33 +76,46 @@ func (r *request) serve() {
 		return
 	}
 	handlers := map[api.Verb]func(*request) (any, *api.Error){
-		api.VerbAccountInfo:    (*request).accountInfo,
-		api.VerbStreamCreate:   (*request).streamCreate,
-		api.VerbStreamUpdate:   (*request).streamUpdate,
-		api.VerbStreamDelete:   (*request).streamDelete,
-		api.VerbStreamInfo:     (*request).streamInfo,
-		api.VerbStreamNames:    (*request).streamNames,
-		api.VerbStreamList:     (*request).streamList,
-		api.VerbStreamPurge:    (*request).streamPurge,
-		api.VerbMsgGet:         (*request).msgGet,
-		api.VerbMsgDelete:      (*request).msgDelete,
-		api.VerbConsumerCreate: (*request).consumerCreate,
-		api.VerbDurableCreate:  (*request).consumerCreate,
-		api.VerbConsumerInfo:   (*request).consumerInfo,
-		api.VerbConsumerNames:  (*request).consumerNames,
-		api.VerbConsumerList:   (*request).consumerList,
-		api.VerbConsumerDelete: (*request).consumerDelete,
-		api.VerbConsumerPause:  (*request).consumerPause,
-		api.VerbConsumerReset:  (*request).consumerReset,
-		api.VerbUnserved:       func(r *request) (any, *api.Error) { return nil, r.Refusal },
+		api.VerbAccountInfo:             (*request).accountInfo,
+		api.VerbStreamCreate:            (*request).streamCreate,
+		api.VerbStreamUpdate:            (*request).streamUpdate,
+		api.VerbStreamDelete:            (*request).streamDelete,
+		api.VerbStreamInfo:              (*request).streamInfo,
+		api.VerbStreamNames:             (*request).streamNames,
+		api.VerbStreamList:              (*request).streamList,
+		api.VerbStreamPurge:             (*request).streamPurge,
+		api.VerbMsgGet:                  (*request).msgGet,
+		api.VerbMsgDelete:               (*request).msgDelete,
+		api.VerbConsumerCreate:          (*request).consumerCreate,
+		api.VerbDurableCreate:           (*request).consumerCreate,
+		api.VerbConsumerInfo:            (*request).consumerInfo,
+		api.VerbConsumerNames:           (*request).consumerNames,
+		api.VerbConsumerList:            (*request).consumerList,
+		api.VerbConsumerDelete:          (*request).consumerDelete,
+		api.VerbConsumerPause:           (*request).consumerPause,
+		api.VerbConsumerReset:           (*request).consumerReset,
+		api.VerbStreamStepDown:          (*request).streamStepDown,
+		api.VerbStreamPeerRemove:        (*request).streamPeerRemove,
+		api.VerbStreamCancelMove:        (*request).streamCancelMove,
+		api.VerbConsumerStepDown:        (*request).consumerStepDown,
+		api.VerbAccountStreamMove:       (*request).accountStreamMove,
+		api.VerbAccountStreamCancelMove: (*request).accountStreamCancelMove,
+		api.VerbMetaStepDown:            (*request).metaStepDown,
+		api.VerbServerRemove:            (*request).serverRemove,
+		api.VerbServerEvacuate:          (*request).serverEvacuate,
+		api.VerbUnserved:                func(r *request) (any, *api.Error) { return nil, r.Refusal },
 	}
 	response, err := handlers[r.Verb](r)
-	if err != nil {
+	switch {
+	case err != nil:
 		r.fail(err)
-		return
+	case response != answered:
+		r.respond(response)
 	}
-	r.respond(response)
 }
+
+// answered is the response of a request that another node has answered.
+var answered any = struct{ answered bool }{true}
 
 // ok is the envelope of a good answer.
 func (r *request) ok() api.Response { return api.Response{Type: r.Type} }
@@ -114,32 +157,3 @@ func (r *request) respond(v any) {
 }
 
 func (r *request) stream() (*Stream, *api.Error) { return r.account.stream(r.Call.Stream) }
-
-func (r *request) accountInfo() (any, *api.Error) {
-	if err := api.CheckEmpty(r.body); err != nil {
-		return nil, err
-	}
-	a := r.account
-	stats := &api.AccountStats{
-		Domain: a.engine.cfg.Domain,
-		API:    api.APIStats{Level: api.Level, Total: a.requests.Load(), Errors: a.failures.Load()},
-	}
-	stats.Limits = a.limits
-	for _, s := range a.all() {
-		s.mu.RLock()
-		_, bytes := s.machine.Usage()
-		cfg := s.machine.Config()
-		stats.Consumers += len(s.consumers)
-		s.mu.RUnlock()
-		stats.Streams++
-		reserved := uint64(max(0, cfg.MaxBytes))
-		if cfg.Storage == api.MemoryStorage {
-			stats.Memory += bytes
-			stats.ReservedMemory += reserved
-		} else {
-			stats.Store += bytes
-			stats.ReservedStore += reserved
-		}
-	}
-	return api.AccountInfoResponse{Response: r.ok(), AccountStats: stats}, nil
-}

@@ -16,6 +16,17 @@ var _ Snapshotter = streamMachine{}
 // Apply takes a committed entry.
 func (m streamMachine) Apply(index uint64, entry []byte) { m.apply(index, entry) }
 
+// Lead follows the leadership of the group.
+func (m streamMachine) Lead(term uint64, ready bool) { m.lead(term, ready) }
+
+// Failed takes the replica offline; the others go on.
+func (m streamMachine) Failed(err error) {
+	m.mu.Lock()
+	m.failLocked(fmt.Errorf("group of stream %q: %w", m.name, err))
+	m.mu.Unlock()
+	m.lead(0, false)
+}
+
 // Snapshot captures the stream's state.
 func (m streamMachine) Snapshot() (State, error) {
 	m.mu.Lock()
@@ -34,9 +45,22 @@ func (m streamMachine) Restore(index uint64, state io.Reader) error {
 	if err := m.machine.Restore(index, state); err != nil {
 		return fmt.Errorf("stream %q: %w", m.name, err)
 	}
+	m.applied = index
 	_, after := m.machine.Usage()
 	m.account.book(m.storage, int64(after)-int64(before))
+	m.jobs.add(m.replaced)
 	return nil
+}
+
+// replaced tells the consumers that the stream's state was replaced.
+func (s *Stream) replaced() {
+	s.mu.RLock()
+	first, _ := s.machine.Bounds()
+	s.mu.RUnlock()
+	for _, c := range s.allConsumers() {
+		c.HeadMoved(first, false)
+		c.NewMessages()
+	}
 }
 
 // Live names the parts of entries that hold the stream's messages.
@@ -59,7 +83,7 @@ func (m streamMachine) LiveBytes(lo, hi uint64) int64 {
 // indexStorage is where a stream's machine keeps its index: in objects beside the log.
 func (s *Stream) indexStorage() stream.Storage {
 	return stream.Storage{
-		Blocks: blocks{s.account.engine.cfg.Log, s.id}, Cache: s.account.engine.blocks,
+		Blocks: blocks{s.account.engine.cfg.Log, s.spec.Log}, Cache: s.account.engine.blocks,
 		Snapshots: true, Entries: s.entries,
 	}
 }
@@ -95,7 +119,7 @@ func (s *Stream) entries(first, last uint64, yield func(index uint64, off uint32
 	log := s.account.engine.cfg.Log
 	var buf []byte
 	for index := first; index <= last; index++ {
-		_, size, err := log.Stat(s.id, index)
+		_, size, err := log.Stat(s.spec.Log, index)
 		if err != nil {
 			return err
 		}
@@ -105,7 +129,7 @@ func (s *Stream) entries(first, last uint64, yield func(index uint64, off uint32
 		if cap(buf) < int(size) {
 			buf = make([]byte, size)
 		}
-		if err := log.ReadAt(s.id, index, 0, buf[:size]); err != nil {
+		if err := log.ReadAt(s.spec.Log, index, 0, buf[:size]); err != nil {
 			return err
 		}
 		if err := yield(index, 0, buf[:size]); err != nil {

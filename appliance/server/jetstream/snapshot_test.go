@@ -23,11 +23,11 @@ func TestStreamStartsFromASnapshot(t *testing.T) {
 		s.bus.Publish(fmt.Sprintf("S.%d", rnd.IntN(8000)), "", header(stream.HeaderMsgID, fmt.Sprint(i)), payload(i+1))
 		if i == messages*3/4 {
 			st, _ := s.engine.accounts["A"].stream("S")
-			s.disk.snapshot(t, st.id)
-			if len(s.disk.blobs[st.id]) == 0 {
+			s.disk.snapshot(t, st.spec.Log)
+			if len(s.disk.blobs[st.spec.Log]) == 0 {
 				t.Fatal("the state refers to no objects")
 			}
-			s.disk.forget(t, st.id)
+			s.disk.forget(t, st.spec.Log)
 		}
 	}
 	before := s.call("STREAM.INFO.S", api.StreamInfoRequest{DeletedDetails: true}, nil)["state"]
@@ -69,13 +69,13 @@ func TestStreamRebuildsADamagedIndexBlock(t *testing.T) {
 			s.bus.Publish("S.a", "", nil, fmt.Append(nil, i+1))
 		}
 		st, _ := s.engine.accounts["A"].stream("S")
-		s.disk.snapshot(t, st.id)
+		s.disk.snapshot(t, st.spec.Log)
 		if !whole {
 			s.bus.Publish("S.a", "", nil, []byte("after"))
 			s.call("STREAM.MSG.DELETE.S", api.MsgDeleteRequest{Seq: 9}, nil)
-			s.disk.forget(t, st.id)
+			s.disk.forget(t, st.spec.Log)
 		}
-		for _, b := range s.disk.blobs[st.id] {
+		for _, b := range s.disk.blobs[st.spec.Log] {
 			b[len(b)/2] ^= 1
 		}
 		s = s.restart()
@@ -101,7 +101,7 @@ func TestStreamAsksForASnapshotWhenMuchWasRemoved(t *testing.T) {
 		s.bus.Publish("S.a", "", nil, make([]byte, 1<<20))
 	}
 	st, _ := s.engine.accounts["A"].stream("S")
-	g := s.disk.groups[st.id]
+	g := s.disk.groups[st.spec.Log]
 	if g.asked != 0 {
 		t.Errorf("asked for %d snapshots before anything was removed", g.asked)
 	}

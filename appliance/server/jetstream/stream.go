@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
@@ -14,29 +15,44 @@ import (
 	"millrace/appliance/server/jetstream/stream"
 )
 
-// Stream runs one stream: it takes publishes from the account's subjects, drives the stream's
-// group, and serves readers.
+// Stream is this node's replica of a stream. Every replica keeps the messages and serves the consumers
+// that are led here; the leader takes publishes from the account's subjects and drives the group.
+//
+// Invariants:
+//
+//  1. Admission, open batch and what is in flight are those of the term in which this replica leads, and
+//     end with it: of what was in flight then nobody is told anything, since it is undecided.
+//  2. Publishers reach a replica only after its machine has everything of earlier terms, and the consumers
+//     there are.
 type Stream struct {
-	id      uint64 // of its group
+	spec    GroupSpec
 	name    string
 	account *account
 	storage api.Storage
 	created time.Time
-	group   Group
 	store   Entries
 	log     *slog.Logger
 	ackHead []byte // of every PubAck, up to the sequence
+	jobs    serial
+	opened  chan struct{} // closed when it serves for the first time, or never will
 
 	// Owned by apply.
 	burst     Burst
 	ackBuffer []byte
 
-	creating sync.Mutex // held over the creation or update of a consumer
+	creating sync.Mutex  // held over the creation or update of a consumer
+	sweeping atomic.Bool // sweepSoon is under way
 
 	// mu guards what follows. It is never held over a call to the group, the bus or a consumer.
 	mu         sync.RWMutex
+	group      Group // nil before start returns
 	machine    *stream.Machine
-	admission  *stream.Admission // nil while the log is replayed
+	applied    uint64            // entry
+	assigned   *meta.Stream      // what the catalogue says; nil until its consumers are known, too
+	term       uint64            // in which this replica leads; 0: it does not
+	serving    bool              // it leads and takes publishes
+	since      time.Time         // when it began to lead
+	admission  *stream.Admission // of the leader; nil: none
 	open       acks              // of the open batch
 	spare      []acks
 	inflight   []*proposal // given to the group; oldest first
@@ -45,59 +61,187 @@ type Stream struct {
 	removing   bool
 	pumping    bool
 	stopped    bool
-	freed      uint64 // bytes removed since a snapshot was asked for
-	refusing   bool   // the group refused the last entry
-	failed     error  // the log holds what cannot be applied
+	freed      uint64        // bytes removed since a snapshot was asked for
+	refusing   bool          // the group refused the last entry
+	failed     error         // the log holds what cannot be applied
+	kept       api.Retention // by which what need not be kept was removed last
 	consumers  map[string]*consumerEntry
 	subscribed map[string]func() // ends the subscription to a subject
 	expiry     *time.Timer
 	transform  *api.Transform // nil: subjects stay as they are
 }
 
-func newStream(a *account, ms meta.Stream) *Stream {
+func newStream(a *account, ms meta.Stream, spec GroupSpec) *Stream {
 	s := &Stream{
-		id: ms.Group, name: ms.Name, account: a, created: ms.Created, storage: ms.Config.Storage,
+		spec: spec, name: ms.Name, account: a, created: ms.Created, storage: ms.Config.Storage,
 		burst: a.bus.Burst(), log: a.engine.cfg.Logger, consumers: map[string]*consumerEntry{},
+		jobs: serial{engine: a.engine}, opened: make(chan struct{}),
 	}
-	storage := stream.Storage{Cache: a.engine.blocks}
-	if s.storage != api.MemoryStorage {
-		storage = s.indexStorage()
-	}
-	s.machine = stream.NewOn(storage)
 	quoted, _ := json.Marshal(ms.Name)
 	s.ackHead = append(append([]byte(`{"stream":`), quoted...), `,"seq":`...)
 	return s
 }
 
-// start replays the stream's log and, if it is empty, gives it its configuration.
-func (s *Stream) start(config api.StreamConfig) error {
-	var err error
-	if config.Storage == api.MemoryStorage {
-		m := newMemoryGroup(s.apply)
-		s.group, s.store = m, m
-	} else {
-		s.store = s.account.engine.cfg.Log
-		if s.group, err = s.account.engine.cfg.Groups.Start(s.id, streamMachine{s}); err != nil {
-			return err
-		}
+// start runs the stream's group. In a cluster also a stream in memory is in the log of its replicas, or it
+// could neither move nor outlive the end of one.
+func (s *Stream) start() error {
+	if s.storage == api.MemoryStorage && s.account.engine.cfg.Cluster == "" {
+		s.machine = stream.NewOn(stream.Storage{Cache: s.account.engine.blocks})
+		m := newMemoryGroup(streamMachine{s})
+		s.store, s.group = m, m
+		m.lead()
+		return nil
 	}
-	s.mu.Lock()
-	if err := s.failed; err != nil {
-		s.mu.Unlock()
+	s.machine = stream.NewOn(s.indexStorage())
+	s.store = s.account.engine.cfg.Log
+	group, err := s.account.engine.cfg.Groups.Start(s.spec, streamMachine{s})
+	if err != nil {
 		return err
 	}
-	s.admission = stream.NewAdmission(s.machine, s.wantedLocked)
-	fresh := s.machine.Config().Name == ""
+	s.mu.Lock()
+	s.group = group
 	s.mu.Unlock()
-	if fresh {
-		if _, err := s.do(stream.EncodeConfig(s.now(), config)); err != nil {
-			return err
-		}
+	s.account.engine.campaign(s.spec, group)
+	return nil
+}
+
+// assign tells the stream what the catalogue says of it.
+func (s *Stream) assign(ms meta.Stream) {
+	s.mu.Lock()
+	s.assigned = &ms
+	s.mu.Unlock()
+	s.jobs.add(s.settle)
+}
+
+// leads reports whether this replica leads the stream and serves it.
+func (s *Stream) leads() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.serving
+}
+
+// alone reports whether the stream has no other replica.
+func (s *Stream) alone() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.assigned != nil && len(s.assigned.Group.Members) == 1 && s.assigned.Group.Target == nil
+}
+
+// lead follows the leadership of the group, which calls it.
+func (s *Stream) lead(term uint64, ready bool) {
+	s.mu.Lock()
+	waiting := append(s.inflight, s.queue...)
+	s.inflight, s.queue, s.open = nil, nil, acks{}
+	s.removals, s.removing, s.refusing = stream.Remove{}, false, false
+	s.term, s.serving, s.admission = 0, false, nil
+	if ready && s.failed == nil && !s.stopped {
+		s.term, s.since = term, time.Now()
+		s.admission = stream.NewAdmission(s.machine, s.wantedLocked)
 	}
-	return s.subscribe()
+	s.mu.Unlock()
+	s.jobs.add(func() {
+		for _, p := range waiting {
+			if p.done != nil {
+				p.done(stream.Effects{}, api.ErrClusterNotAvail)
+			}
+		}
+		s.settle()
+	})
+}
+
+// retryConfig is when a configuration that the log has refused is offered again.
+const retryConfig = 100 * time.Millisecond
+
+// settle makes the stream serve, or not, as its leadership and the catalogue want it. It is one of jobs.
+func (s *Stream) settle() {
+	s.mu.RLock()
+	term, ms, stopped, serving := s.term, s.assigned, s.stopped || s.failed != nil, s.serving
+	config := s.machine.Config()
+	s.mu.RUnlock()
+	if !stopped {
+		s.tellMembers()
+	}
+	switch {
+	case stopped:
+	case term == 0:
+		s.unsubscribe()
+		s.endEphemerals()
+	case ms == nil:
+	case !config.Equal(ms.Config):
+		if !serving {
+			s.unsubscribe()
+		}
+		s.propose(stream.EncodeConfig(s.now(), ms.Config), func(_ stream.Effects, err *api.Error) {
+			if err == nil {
+				s.jobs.add(func() { s.serve(term) })
+				return
+			}
+			time.AfterFunc(retryConfig, func() { s.jobs.add(s.settle) })
+		})
+	default:
+		s.serve(term)
+	}
+}
+
+// serve takes publishes from now on, with the configuration as it is.
+func (s *Stream) serve(term uint64) {
+	if err := s.subscribe(); err != nil {
+		s.log.Error("stream takes no messages", "stream", s.name, "account", s.account.name, "error", err)
+		return
+	}
+	s.mu.Lock()
+	first := s.term == term && term != 0 && !s.serving
+	if first {
+		s.serving = true
+		s.openedLocked()
+	}
+	lost := s.term != term
+	s.mu.Unlock()
+	switch {
+	case lost:
+		s.unsubscribe()
+		return
+	case !first:
+		s.retain()
+		s.schedule()
+		return
+	}
+	s.retain()
+	s.schedule()
+}
+
+// openedLocked tells who waits for the stream to serve.
+func (s *Stream) openedLocked() {
+	select {
+	case <-s.opened:
+	default:
+		close(s.opened)
+	}
+}
+
+// failure returns why the replica is offline, nil if it is not.
+func (s *Stream) failure() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.failed
 }
 
 func (s *Stream) now() time.Time { return time.Now() }
+
+// unsubscribe gives all subjects up.
+func (s *Stream) unsubscribe() {
+	s.mu.Lock()
+	subscribed := s.subscribed
+	s.subscribed = nil
+	if s.expiry != nil {
+		s.expiry.Stop()
+		s.expiry = nil
+	}
+	s.mu.Unlock()
+	for _, stop := range subscribed {
+		stop()
+	}
+}
 
 // subscribe makes the configured subjects the stream's own in the account; publishes arrive from then on.
 // Subjects that it has already are left alone, so that no message is taken twice or missed.
@@ -114,6 +258,8 @@ func (s *Stream) subscribe() error {
 	for _, subj := range cfg.Subjects { // also if sealed: publishers are told
 		wanted[subj] = s.publish
 	}
+	called := leaderSubject(s.spec.ID)
+	wanted[called] = nil // last: it says that the stream serves
 	direct := api.Prefix + "DIRECT.GET." + s.name
 	if cfg.AllowDirect {
 		wanted[direct], wanted[direct+".>"] = s.account.request, s.account.request
@@ -127,7 +273,7 @@ func (s *Stream) subscribe() error {
 		}
 	}
 	for subj, fn := range wanted {
-		if now[subj] != nil {
+		if now[subj] != nil || subj == called {
 			continue
 		}
 		queue := ""
@@ -139,10 +285,14 @@ func (s *Stream) subscribe() error {
 			break
 		}
 	}
+	if err == nil && now[called] == nil {
+		if now[called], err = s.account.engine.calls.serve(called, s.takeCall); err != nil {
+			delete(now, called)
+		}
+	}
 	s.mu.Lock()
 	s.subscribed = now
 	s.mu.Unlock()
-	s.schedule()
 	return err
 }
 
@@ -162,7 +312,7 @@ func (s *Stream) publish(m Msg) {
 	var err *api.Error
 	var v stream.Verdict
 	switch {
-	case s.stopped:
+	case s.stopped || s.admission == nil: // whoever leads gets it too
 		s.mu.Unlock()
 		return
 	case s.failed != nil:
@@ -284,7 +434,7 @@ func (s *Stream) schedule() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	age := s.machine.Config().MaxAge
-	if age <= 0 || s.expiry != nil || s.stopped {
+	if age <= 0 || s.expiry != nil || s.stopped || s.term == 0 {
 		return
 	}
 	oldest, ok, err := s.machine.Oldest()
@@ -306,7 +456,7 @@ func (s *Stream) expire() {
 	age := s.machine.Config().MaxAge
 	var upto uint64
 	var err error
-	if age > 0 && !s.stopped {
+	if age > 0 && !s.stopped && s.term != 0 {
 		upto, err = s.machine.OlderThan(now.Add(-age))
 	}
 	s.mu.Unlock()
@@ -333,19 +483,22 @@ func (s *Stream) wantedLocked(subj string) bool {
 
 // delete ends the stream and its consumers and drops their logs.
 func (s *Stream) delete() {
+	leads := s.leads()
 	s.refuseMore()
 	for _, c := range s.allConsumers() {
 		s.forgetConsumer(c)
 		s.endConsumer(c)
-		s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
+		if leads {
+			s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
+		}
 	}
 	s.close()
 	_, bytes := s.machine.Usage()
 	s.account.book(s.storage, -int64(bytes))
-	if s.storage == api.MemoryStorage {
+	if _, memory := s.group.(*memoryGroup); memory {
 		return
 	}
-	if err := s.account.engine.cfg.Groups.Remove(s.id); err != nil {
+	if err := s.account.engine.cfg.Groups.Remove(s.spec); err != nil {
 		s.log.Error("remove stream group", "stream", s.name, "account", s.account.name, "error", err)
 	}
 }
@@ -353,30 +506,26 @@ func (s *Stream) delete() {
 // refuseMore takes no more publishes, proposals and consumers.
 func (s *Stream) refuseMore() {
 	s.mu.Lock()
-	s.stopped = true
+	s.stopped, s.serving = true, false
 	s.mu.Unlock()
 }
 
 // close ends the stream; its log stays. What waits for the group is answered with an error.
 func (s *Stream) close() {
-	s.mu.Lock()
-	s.stopped = true
-	subscribed := s.subscribed
-	s.subscribed = nil
-	if s.expiry != nil {
-		s.expiry.Stop()
-	}
-	s.mu.Unlock()
-	for _, stop := range subscribed {
-		stop()
-	}
-	if s.group != nil {
-		s.group.Stop()
+	s.refuseMore()
+	s.account.engine.members.forget(s.spec.ID)
+	s.unsubscribe()
+	s.mu.RLock()
+	group := s.group
+	s.mu.RUnlock()
+	if group != nil {
+		group.Stop()
 	}
 	s.mu.Lock()
 	s.machine.Close()
 	waiting := append(s.inflight, s.queue...)
-	s.inflight, s.queue = nil, nil
+	s.inflight, s.queue, s.serving, s.term = nil, nil, false, 0
+	s.openedLocked()
 	s.mu.Unlock()
 	for _, p := range waiting {
 		if p.done != nil {

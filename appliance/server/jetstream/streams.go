@@ -2,11 +2,14 @@ package jetstream
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/meta"
 	"millrace/appliance/server/jetstream/stream"
 	"millrace/appliance/server/subject"
 )
@@ -26,6 +29,7 @@ func (s *Stream) info(details bool) *api.StreamInfo {
 	if err != nil {
 		s.damaged(err)
 	}
+	info.Cluster = s.account.engine.clusterInfo(s.spec.ID)
 	return info
 }
 
@@ -52,11 +56,7 @@ func (r *request) streamCreate() (any, *api.Error) {
 	if err := c.CheckCreate(); err != nil {
 		return nil, err
 	}
-	s, err := r.account.engine.catalog.createStream(r.account, &c)
-	if err != nil {
-		return nil, err
-	}
-	return api.StreamCreateResponse{Response: r.ok(), StreamInfo: s.shown(false), DidCreate: true}, nil
+	return r.putStream(&c, meta.ActionCreate)
 }
 
 func (r *request) streamUpdate() (any, *api.Error) {
@@ -71,18 +71,14 @@ func (r *request) streamUpdate() (any, *api.Error) {
 	if c.Name != r.Call.Stream {
 		return nil, api.ErrStreamMismatch
 	}
-	s, err := r.account.engine.catalog.updateStream(r.account, &c)
-	if err != nil {
-		return nil, err
-	}
-	return api.StreamUpdateResponse{Response: r.ok(), StreamInfo: s.shown(false)}, nil
+	return r.putStream(&c, meta.ActionUpdate)
 }
 
 func (r *request) streamDelete() (any, *api.Error) {
 	if err := api.CheckEmpty(r.body); err != nil {
 		return nil, err
 	}
-	if err := r.account.engine.catalog.deleteStream(r.account, r.Call.Stream); err != nil {
+	if err := r.deleteStream(r.Call.Stream); err != nil {
 		return nil, err
 	}
 	return api.StreamDeleteResponse{Response: r.ok(), Success: true}, nil
@@ -123,33 +119,25 @@ func (r *request) streamInfo() (any, *api.Error) {
 	return response, nil
 }
 
-// matching returns the account's streams with a subject that overlaps filter, by name.
-func (a *account) matching(filter string) []*Stream {
-	all := a.all()
-	if filter != "" {
-		all = slices.DeleteFunc(all, func(s *Stream) bool {
-			s.mu.RLock()
-			defer s.mu.RUnlock()
-			return !slices.ContainsFunc(s.machine.Config().Subjects, func(subj string) bool {
-				return subject.Overlap(subj, filter)
-			})
-		})
-	}
-	slices.SortFunc(all, func(x, y *Stream) int { return cmp.Compare(x.name, y.name) })
-	return all
-}
-
 func (r *request) streamNames() (any, *api.Error) {
 	var q api.StreamNamesRequest
 	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return nil, err
 	}
-	page, paged := api.Page(r.account.matching(q.Subject), q.Offset, api.NamesPage)
+	page, paged := api.Page(r.account.listed(q.Subject), q.Offset, api.NamesPage)
 	var names []string // null if there are none
-	for _, s := range page {
-		names = append(names, s.name)
+	for _, ms := range page {
+		names = append(names, ms.Name)
 	}
 	return api.StreamNamesResponse{Response: r.ok(), Paged: paged, Streams: names}, nil
+}
+
+// listed returns the account's streams with a subject that overlaps filter, by name.
+func (a *account) listed(filter string) []meta.Stream {
+	c := a.engine.catalog
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.machine.Streams(a.name, filter)
 }
 
 func (r *request) streamList() (any, *api.Error) {
@@ -157,12 +145,54 @@ func (r *request) streamList() (any, *api.Error) {
 	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return nil, err
 	}
-	page, paged := api.Page(r.account.matching(q.Subject), q.Offset, api.ListPage)
+	page, paged := api.Page(r.account.listed(q.Subject), q.Offset, api.ListPage)
+	response := api.StreamListResponse{Response: r.ok(), Paged: paged, Streams: []*api.StreamInfo{}}
 	infos := make([]*api.StreamInfo, len(page))
-	for i, s := range page {
-		infos[i] = s.info(false)
+	r.account.engine.each(len(page), func(ctx context.Context, i int) {
+		infos[i] = r.account.streamInfo(ctx, page[i])
+	})
+	for i, info := range infos {
+		if info == nil {
+			response.Missing = append(response.Missing, page[i].Name)
+			continue
+		}
+		response.Streams = append(response.Streams, info)
 	}
-	return api.StreamListResponse{Response: r.ok(), Paged: paged, Streams: infos}, nil
+	return response, nil
+}
+
+// streamInfo asks the leader of a stream; nil if there is none that answers.
+func (a *account) streamInfo(ctx context.Context, ms meta.Stream) *api.StreamInfo {
+	if s := a.local(ms.Name); s != nil && s.leads() {
+		return s.info(false)
+	}
+	var info api.StreamInfo
+	err := a.engine.calls.call(ctx, leaderSubject(ms.Group.ID), leaderCall{Kind: callStreamInfo}, &info)
+	if err != nil {
+		return nil
+	}
+	return &info
+}
+
+// each calls fn for every i below n, several at a time, with a context that bounds them all.
+func (e *Engine) each(n int, fn func(ctx context.Context, i int)) {
+	const atOnce = 16
+	ctx, cancel := context.WithTimeout(e.ctx, gatherWait)
+	defer cancel()
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range min(n, atOnce) {
+		wg.Go(func() {
+			for i := range next {
+				fn(ctx, i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
 }
 
 func (r *request) streamPurge() (any, *api.Error) {

@@ -29,6 +29,15 @@ const (
 	VerbConsumerDelete
 	VerbConsumerPause
 	VerbConsumerReset
+	VerbStreamStepDown
+	VerbStreamPeerRemove // also evacuate, which is the same here: nobody leaves before another one is in
+	VerbStreamCancelMove
+	VerbConsumerStepDown
+	VerbAccountStreamMove       // of the system account, and of the stream's own
+	VerbAccountStreamCancelMove // likewise
+	VerbMetaStepDown            // this and what follows of the system account alone
+	VerbServerRemove
+	VerbServerEvacuate
 	VerbNext
 	VerbDirectGet // also with a subject
 	// VerbUnserved is a call of nats-server that is answered with Call.Refusal.
@@ -39,14 +48,15 @@ const (
 type Call struct {
 	Verb     Verb
 	Type     string // the response type; empty for the two that do not answer in JSON
+	Account  string // named in the subject
 	Stream   string
 	Consumer string
 	Filter   string // of a consumer create, or the subject of a direct get
 	Refusal  *Error // set for VerbUnserved
 }
 
-// call is a row of the API: the tokens after Prefix that name it and what the next tokens are: S
-// stream, C consumer, F a subject of one or more tokens.
+// call is a row of the API: the tokens after Prefix that name it and what the next tokens are: A
+// account, S stream, C consumer, F a subject of one or more tokens.
 type call struct {
 	name    string
 	args    string
@@ -81,17 +91,22 @@ var calls = []call{
 	{"CONSUMER.DELETE", "SC", VerbConsumerDelete, TypeConsumerDelete, nil},
 	{"CONSUMER.PAUSE", "SC", VerbConsumerPause, TypeConsumerPause, nil},
 	{"CONSUMER.RESET", "SC", VerbConsumerReset, TypeConsumerReset, nil},
+	{"STREAM.LEADER.STEPDOWN", "S", VerbStreamStepDown, TypeStreamStepDown, nil},
+	{"STREAM.PEER.REMOVE", "S", VerbStreamPeerRemove, TypeStreamPeerRemove, nil},
+	{"STREAM.PEER.EVACUATE", "S", VerbStreamPeerRemove, TypeStreamPeerEvacuate, nil},
+	{"STREAM.CANCEL_MOVE", "S", VerbStreamCancelMove, TypeStreamCancelMove, nil},
+	{"CONSUMER.LEADER.STEPDOWN", "SC", VerbConsumerStepDown, TypeConsumerStepDown, nil},
+	{"ACCOUNT.STREAM.MOVE", "AS", VerbAccountStreamMove, TypeStreamUpdate, nil},
+	{"ACCOUNT.STREAM.CANCEL_MOVE", "AS", VerbAccountStreamCancelMove, TypeStreamCancelMove, nil},
+	{"META.LEADER.STEPDOWN", "", VerbMetaStepDown, TypeMetaStepDown, nil},
+	{"SERVER.REMOVE", "", VerbServerRemove, TypeServerRemove, nil},
+	{"SERVER.EVACUATE", "", VerbServerEvacuate, TypeServerEvacuate, nil},
 	{"CONSUMER.MSG.NEXT", "SC", VerbNext, "", nil},
 	{"DIRECT.GET", "S", VerbDirectGet, "", nil},
 	{"DIRECT.GET", "SF", VerbDirectGet, "", nil},
 
 	{"STREAM.SNAPSHOT", "S", VerbUnserved, typePrefix + "stream_snapshot_response", errSnapshot},
 	{"STREAM.RESTORE", "S", VerbUnserved, typePrefix + "stream_restore_response", errRestore},
-	{"STREAM.LEADER.STEPDOWN", "S", VerbUnserved, typePrefix + "stream_leader_stepdown_response", ErrClusterRequired},
-	{"STREAM.PEER.REMOVE", "S", VerbUnserved, typePrefix + "stream_remove_peer_response", ErrClusterRequired},
-	{"STREAM.PEER.EVACUATE", "S", VerbUnserved, typePrefix + "stream_evacuate_peer_response", ErrClusterRequired},
-	{"STREAM.CANCEL_MOVE", "S", VerbUnserved, typePrefix + "stream_cancel_move_response", ErrClusterRequired},
-	{"CONSUMER.LEADER.STEPDOWN", "SC", VerbUnserved, typePrefix + "consumer_leader_stepdown_response", ErrClusterRequired},
 	{"CONSUMER.PEER.REMOVE", "SC", VerbUnserved, typePrefix + "consumer_remove_peer_response", ErrClusterRequired},
 	{"CONSUMER.PEER.EVACUATE", "SC", VerbUnserved, typePrefix + "consumer_evacuate_peer_response", ErrClusterRequired},
 	{"CONSUMER.UNPIN", "SC", VerbUnserved, typePrefix + "consumer_unpin_response", ErrConsumerInvalidPriorityGroup},
@@ -134,6 +149,8 @@ func (c *Call) parseArgs(args, rest string) bool {
 		}
 		rest = rest[len(token):]
 		switch arg {
+		case 'A':
+			c.Account = token
 		case 'S':
 			c.Stream = token
 		case 'C':

@@ -21,7 +21,11 @@ func TestParseCall(t *testing.T) {
 		{"CONSUMER.MSG.NEXT.S.C", Call{Verb: VerbNext, Stream: "S", Consumer: "C"}},
 		{"DIRECT.GET.S", Call{Verb: VerbDirectGet, Stream: "S"}},
 		{"DIRECT.GET.KV_a.$KV.a.x", Call{Verb: VerbDirectGet, Stream: "KV_a", Filter: "$KV.a.x"}},
-		{"STREAM.LEADER.STEPDOWN.S", Call{Verb: VerbUnserved, Type: typePrefix + "stream_leader_stepdown_response", Stream: "S", Refusal: ErrClusterRequired}},
+		{"STREAM.LEADER.STEPDOWN.S", Call{Verb: VerbStreamStepDown, Type: TypeStreamStepDown, Stream: "S"}},
+		{"STREAM.PEER.EVACUATE.S", Call{Verb: VerbStreamPeerRemove, Type: TypeStreamPeerEvacuate, Stream: "S"}},
+		{"ACCOUNT.STREAM.MOVE.A.S", Call{Verb: VerbAccountStreamMove, Type: TypeStreamUpdate, Account: "A", Stream: "S"}},
+		{"META.LEADER.STEPDOWN", Call{Verb: VerbMetaStepDown, Type: TypeMetaStepDown}},
+		{"CONSUMER.PEER.REMOVE.S.C", Call{Verb: VerbUnserved, Type: typePrefix + "consumer_remove_peer_response", Stream: "S", Consumer: "C", Refusal: ErrClusterRequired}},
 	} {
 		got, ok := ParseCall(Prefix + c.subject)
 		if !ok || got != c.want {
@@ -43,7 +47,7 @@ func TestParseCall(t *testing.T) {
 func TestCallsHaveOneMeaning(t *testing.T) {
 	seen := map[string]bool{}
 	for _, row := range calls {
-		s := row.name + strings.NewReplacer("S", ".s", "C", ".c", "F", ".f").Replace(row.args)
+		s := row.name + strings.NewReplacer("A", ".a", "S", ".s", "C", ".c", "F", ".f").Replace(row.args)
 		if seen[s] {
 			t.Errorf("%s stands twice", s)
 		}

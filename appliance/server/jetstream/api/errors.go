@@ -56,15 +56,23 @@ var (
 	ErrClusterNotActive         = lookup(10006)
 	ErrClusterRequired          = lookup(10010)
 	ErrClusterNotAvail          = lookup(10008)
-	ErrInsufficientResources    = lookup(10023)
-	ErrNoAccount                = lookup(10035)
-	ErrNotEmptyRequest          = lookup(10038)
-	ErrNotEnabledForAccount     = lookup(10039)
-	ErrNotEnabled               = lookup(10076)
-	ErrNoLimits                 = lookup(10120)
-	ErrRequiredApiLevel         = lookup(10185)
+	ErrClusterPeerNotMember     = lookup(10040)
+	ErrClusterNotLeader         = lookup(10009)
+	ErrClusterServerNotMember   = lookup(10044)
+	ErrPeerRemap                = lookup(10075)
+
+	ErrClusterServerMemberChangeInflight = lookup(10202)
+	ErrInsufficientResources             = lookup(10023)
+	ErrNoAccount                         = lookup(10035)
+	ErrNotEmptyRequest                   = lookup(10038)
+	ErrNotEnabledForAccount              = lookup(10039)
+	ErrNotEnabled                        = lookup(10076)
+	ErrNoLimits                          = lookup(10120)
+	ErrRequiredApiLevel                  = lookup(10185)
 
 	// Of streams.
+	ErrStreamReconfigureNotInProgress   = lookup(10129)
+	ErrStreamReconfigureInProgress      = lookup(10226)
 	ErrMaximumStreamsLimit              = lookup(10027)
 	ErrStreamMismatch                   = lookup(10056)
 	ErrStreamNameExist                  = lookup(10058)
@@ -178,6 +186,11 @@ func ErrConsumerCreateF(reason string) *Error {
 // ErrInvalidJSONF refuses a request body.
 func ErrInvalidJSONF(reason string) *Error {
 	return lookup(10025, "{err}", reason)
+}
+
+// ErrRaftGeneralF says why a group could not do what it was asked for.
+func ErrRaftGeneralF(reason string) *Error {
+	return lookup(10041, "{err}", reason)
 }
 
 // ErrSequenceNotFoundF says that no message has the sequence.

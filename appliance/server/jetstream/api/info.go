@@ -56,28 +56,6 @@ type StreamSourceInfo struct {
 	SubjectTransforms []SubjectTransform `json:"subject_transforms,omitempty"`
 }
 
-// ClusterInfo tells which servers hold a stream or a consumer.
-type ClusterInfo struct {
-	Name        string      `json:"name,omitempty"`
-	RaftGroup   string      `json:"raft_group,omitempty"`
-	Leader      string      `json:"leader,omitempty"`
-	LeaderSince *time.Time  `json:"leader_since,omitempty"`
-	SystemAcc   bool        `json:"system_account,omitempty"`
-	TrafficAcc  string      `json:"traffic_account,omitempty"`
-	Replicas    []*PeerInfo `json:"replicas,omitempty"`
-}
-
-// PeerInfo is one server of a group other than its leader.
-type PeerInfo struct {
-	Name    string        `json:"name"`
-	Current bool          `json:"current"`
-	Offline bool          `json:"offline,omitempty"`
-	Active  time.Duration `json:"active"` // since the peer was last heard of
-	Lag     uint64        `json:"lag,omitempty"`
-	Peer    string        `json:"peer"`
-	Pending bool          `json:"pending,omitempty"`
-}
-
 // ConsumerInfo is a consumer's configuration and state.
 type ConsumerInfo struct {
 	Stream         string               `json:"stream_name"`

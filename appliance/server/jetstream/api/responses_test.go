@@ -30,6 +30,12 @@ func TestResponsesRecorded(t *testing.T) {
 		TypeConsumerReset:  func() any { return &ConsumerResetResponse{} },
 		"":                 func() any { return &PubAckResponse{} },
 	}
+	for _, typ := range []string{
+		TypeStreamStepDown, TypeConsumerStepDown, TypeMetaStepDown, TypeStreamPeerRemove, TypeStreamPeerEvacuate,
+		TypeStreamCancelMove, TypeServerRemove,
+	} {
+		types[typ] = func() any { return &SuccessResponse{} }
+	}
 	data, err := os.ReadFile("testdata/responses.txt")
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +68,29 @@ func TestResponsesRecorded(t *testing.T) {
 	for typ := range types {
 		if !seen[typ] {
 			t.Errorf("no response of type %q in testdata", typ)
+		}
+	}
+}
+
+// TestServerRecorded does so for the data of answers to requests to a server, the verb first.
+func TestServerRecorded(t *testing.T) {
+	data, err := os.ReadFile("testdata/server.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(data) {
+		verb, want, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
+		v := map[string]any{"JSZ": &JSInfo{}, "HEALTHZ": &HealthStatus{}}[string(verb)]
+		if err := Decode(want, v); err != nil {
+			t.Errorf("%s: %v", line, err)
+			continue
+		}
+		got, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s written again\n got %s\nwant %s", verb, got, want)
 		}
 	}
 }

@@ -63,7 +63,7 @@ func (m *Machine) schedule(e *entry, deadline int64) {
 		m.ready--
 	}
 	e.deadline = deadline
-	if deadline == never {
+	if deadline == never || !m.timed {
 		return
 	}
 	if len(m.timers) > 2*m.pending.live+compactSlack {
@@ -73,9 +73,20 @@ func (m *Machine) schedule(e *entry, deadline int64) {
 	m.timers.push(timer{deadline, e.seq})
 }
 
+// keepTimers is called before timers are looked at.
+func (m *Machine) keepTimers() {
+	if !m.timed {
+		m.timed = true
+		m.rebuildTimers()
+	}
+}
+
 // rebuildTimers drops stale timers. The list is in sequence order; pushing restores the heap.
 func (m *Machine) rebuildTimers() {
 	m.timers = m.timers[:0]
+	if !m.timed {
+		return
+	}
 	m.forEach(func(e *entry) {
 		if !e.ready && e.deadline != never {
 			m.timers.push(timer{e.deadline, e.seq})

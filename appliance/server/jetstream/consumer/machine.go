@@ -1,6 +1,6 @@
 // Package consumer holds the bookkeeping of one consumer as a pure state machine: what was delivered,
 // what is acknowledged, what is due again. It reads no clock, starts nothing and does no I/O; package
-// delivery runs it and replays it from the consumer's log.
+// delivery runs it for the leader of a consumer, the stream engine keeps what is committed of it.
 //
 // Every change is an operation (Op). The leader of a consumer decides operations, applies each with
 // Step and collects them in a Batch, whose entry goes through the log; replicas and restarts apply
@@ -47,7 +47,7 @@ type Effects struct {
 //  2. Pending messages ascend in both sequences and lie above the floor and not above the delivered
 //     position; without any, the floor is the delivered position.
 //  3. With ack policy none nothing is pending.
-//  4. Every pending message with a deadline is on the timers or on the due queue.
+//  4. Every pending message with a deadline is on the timers or on the due queue, once these are kept.
 //  5. A message that reached the delivery limit is held, not pending.
 //
 // A Machine is not safe for concurrent use. The zero Machine is not usable, see New.
@@ -64,7 +64,9 @@ type Machine struct {
 	again    int               // pending messages delivered more than once
 	exceeded map[uint64]uint32 // messages that reached the delivery limit: deliveries
 
-	// Derived from pending and the clock, not part of the state.
+	// Derived from pending and the clock, not part of the state. They are kept from the first question for
+	// a deadline on: a replica that only applies what others decide has no use for them.
+	timed   bool
 	timers  timerHeap
 	due     []timer // due[dueHead:], in the order of deadline and sequence
 	dueHead int
@@ -73,6 +75,17 @@ type Machine struct {
 
 // New returns the machine of a consumer that has no history.
 func New() *Machine { return &Machine{exceeded: map[uint64]uint32{}} }
+
+// Clone returns a machine in the same state that shares nothing with m.
+func (m *Machine) Clone() *Machine {
+	c := *m
+	c.cfg.BackOff = slices.Clone(m.cfg.BackOff)
+	c.pending.list, c.pending.head = slices.Clone(m.pending.list[m.pending.head:]), 0
+	c.exceeded = maps.Clone(m.exceeded)
+	c.timed, c.timers, c.due, c.dueHead, c.ready = false, nil, nil, 0, 0
+	c.forEach(func(p *entry) { p.ready = false })
+	return &c
+}
 
 // Step applies one operation that is decided at now and appends to e. After an error the machine is
 // void.
@@ -97,9 +110,7 @@ func (m *Machine) Step(now time.Time, op Op, e *Effects) error {
 			m.redeliver(t, p)
 		}
 	case Ack, Term:
-		for seq := op.Seq; seq < op.Seq+n; seq++ {
-			m.settle(t, seq, e)
-		}
+		m.settle(t, op.Seq, n, e)
 	case AckAll:
 		m.ackAll(t, op.Seq, e)
 	case Nak:
@@ -163,13 +174,12 @@ func (m *Machine) deliver(t int64, seq, n uint64, e *Effects) error {
 		}
 		return nil
 	}
-	for ; n > 0; n-- {
+	for end := seq + n; seq < end; seq++ {
 		m.delivered.Consumer++
 		p := m.pending.push(entry{seq: seq, dseq: m.delivered.Consumer, at: t, count: 1})
 		m.schedule(p, m.deadline(p))
-		m.advance(seq)
-		seq++
 	}
+	m.advance(seq - 1)
 	return nil
 }
 
@@ -186,19 +196,27 @@ func (m *Machine) redeliver(t int64, p *entry) {
 	m.schedule(p, m.deadline(p))
 }
 
-// settle acknowledges seq if the consumer holds it.
-func (m *Machine) settle(t int64, seq uint64, e *Effects) {
-	p := m.pending.find(seq)
-	if p != nil {
-		m.drop(p)
-		m.raiseFloor()
-	} else if _, ok := m.exceeded[seq]; ok {
-		delete(m.exceeded, seq)
-	} else {
-		return
+// settle acknowledges those of n messages from seq on that the consumer holds.
+func (m *Machine) settle(t int64, seq, n uint64, e *Effects) {
+	first := len(e.Settled)
+	dropped := false
+	for end := seq + n; seq < end; seq++ {
+		if p := m.pending.find(seq); p != nil {
+			m.drop(p)
+			dropped = true
+		} else if _, ok := m.exceeded[seq]; ok {
+			delete(m.exceeded, seq)
+		} else {
+			continue
+		}
+		e.Settled = append(e.Settled, seq)
 	}
-	m.ackedAt = t
-	e.Settled = append(e.Settled, seq)
+	if dropped {
+		m.raiseFloor()
+	}
+	if len(e.Settled) > first {
+		m.ackedAt = t
+	}
 }
 
 func (m *Machine) ackAll(t int64, seq uint64, e *Effects) {

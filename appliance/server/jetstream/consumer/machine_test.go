@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"testing"
@@ -94,7 +95,7 @@ func TestMachineReplayGivesEqualState(t *testing.T) {
 			if rng.IntN(10) == 0 && batch.Len() > 0 {
 				entries = append(entries, batch.Take())
 				if i > 200 && state == nil {
-					state, stateAt = m.StateEntry(), len(entries)
+					state, stateAt = stateEntry(m), len(entries)
 				}
 			}
 		}
@@ -108,8 +109,8 @@ func TestMachineReplayGivesEqualState(t *testing.T) {
 		replica := New()
 		var replayed []uint64
 		for _, entry := range entries {
-			e, err := replica.Apply(entry)
-			if err != nil {
+			var e Effects
+			if err := replica.Apply(entry, &e); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
 			replayed = append(replayed, e.Settled...)
@@ -123,9 +124,16 @@ func TestMachineReplayGivesEqualState(t *testing.T) {
 		if len(replayed) != len(settled) {
 			t.Fatalf("seed %d: replay settles %d messages, the leader settled %d", seed, len(replayed), len(settled))
 		}
+		clone := replica.Clone()
+		if err := clone.Step(now.Add(time.Hour), Op{Kind: Purge, Seq: 1 << 30}, &Effects{}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(replica.Snapshot(), want) {
+			t.Fatalf("seed %d: a change of a clone changes its origin", seed)
+		}
 		late := New()
 		for _, entry := range append([][]byte{state}, entries[stateAt:]...) {
-			if _, err := late.Apply(entry); err != nil {
+			if err := late.Apply(entry, &Effects{}); err != nil {
 				t.Fatalf("seed %d: from state entry: %v", seed, err)
 			}
 		}
@@ -141,7 +149,7 @@ func TestMachineRefusesMalformedEntries(t *testing.T) {
 	b.Add(time.Unix(1, 0), Op{Kind: Reset, Seq: 1})
 	b.Add(time.Unix(1, 0), Op{Kind: Deliver, Seq: 1, N: 5})
 	entry := b.Take()
-	if _, err := New().Apply(entry); err != nil {
+	if err := New().Apply(entry, &Effects{}); err != nil {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{
@@ -152,12 +160,12 @@ func TestMachineRefusesMalformedEntries(t *testing.T) {
 		"run":       {entryVersion, byte(Ack | runFlag), 2, 0xff, 0xff, 0xff, 0xff, 0x7f},
 		"state":     {entryVersion, byte(opState), 200, 1},
 	} {
-		if _, err := New().Apply(data); !errors.Is(err, ErrFormat) {
+		if err := New().Apply(data, &Effects{}); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: got %v, want ErrFormat", name, err)
 		}
 	}
 	m := New()
-	if _, err := m.Apply(entry); err != nil {
+	if err := m.Apply(entry, &Effects{}); err != nil {
 		t.Fatal(err)
 	}
 	snapshot := m.Snapshot()
@@ -216,6 +224,7 @@ func TestMachineForgetsAcknowledged(t *testing.T) {
 	step(Op{Kind: SetConfig, Config: &Config{AckPolicy: api.AckExplicit, AckWait: time.Hour}})
 	step(Op{Kind: Reset, Seq: 1})
 	step(Op{Kind: Deliver, Seq: 1})
+	m.NextDeadline() // timers are kept from now on
 	for seq := uint64(2); seq < 100_000; seq++ {
 		e.Settled = e.Settled[:0]
 		step(Op{Kind: Deliver, Seq: seq})
@@ -243,6 +252,52 @@ func TestMachineSteadyStateDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// stateEntry returns an entry that stands for all entries up to now, as logs had them before groups
+// took snapshots of their machines.
+func stateEntry(m *Machine) []byte {
+	state := m.Snapshot()
+	entry := append([]byte{entryVersion, byte(opState)}, binary.AppendUvarint(nil, uint64(len(state)))...)
+	return append(entry, state...)
+}
+
+// A clone goes on as its origin would, deadlines included.
+func TestMachineCloneIsDueAsItsOrigin(t *testing.T) {
+	for seed := range uint64(100) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		policy := api.AckPolicy(1 + rng.IntN(2))
+		m, now := New(), time.Unix(100, 0)
+		ops := []Op{{Kind: SetConfig, Config: &Config{AckPolicy: policy, AckWait: time.Second}}, {Kind: Reset, Seq: 1}}
+		for i := range 200 {
+			op := randomOp(rng, m, policy)
+			if i < len(ops) {
+				op = ops[i]
+			}
+			if err := m.Step(now, op, &Effects{}); err != nil {
+				t.Fatalf("seed %d: %+v: %v", seed, op, err)
+			}
+			now = now.Add(time.Duration(rng.Int64N(int64(100 * time.Millisecond))))
+			if rng.IntN(4) == 0 { // before the first time the machine keeps no timers
+				m.Expire(now, nil)
+			}
+		}
+		c := m.Clone()
+		if !bytes.Equal(c.Snapshot(), m.Snapshot()) {
+			t.Fatalf("seed %d: a clone has another state", seed)
+		}
+		late := now.Add(2 * time.Second)
+		if n := m.NumDue(); m.cfg.MaxDeliver == 0 {
+			m.Expire(late, nil)
+			c.Expire(late, nil)
+			if c.NumDue() != m.NumDue() || n > c.NumDue() {
+				t.Errorf("seed %d: %d messages of the clone are due, %d of its origin", seed, c.NumDue(), m.NumDue())
+			}
+		}
+		if err := c.check(); err != nil {
+			t.Fatalf("seed %d: clone: %v", seed, err)
+		}
+	}
+}
+
 func steadyState(tb testing.TB) (*Machine, func(n int)) {
 	m := New()
 	now := time.Unix(1, 0)
@@ -254,6 +309,7 @@ func steadyState(tb testing.TB) (*Machine, func(n int)) {
 	}
 	step(Op{Kind: SetConfig, Config: &Config{AckPolicy: api.AckExplicit, AckWait: 30 * time.Second}})
 	step(Op{Kind: Reset, Seq: 1})
+	m.NextDeadline() // a leader's machine keeps timers
 	seq := uint64(0)
 	return m, func(n int) {
 		for range n {
@@ -293,15 +349,15 @@ func FuzzMachineApply(f *testing.F) {
 	entry := b.Take()
 	f.Add(entry)
 	m := New()
-	if _, err := m.Apply(entry); err != nil {
+	if err := m.Apply(entry, &Effects{}); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(m.StateEntry())
+	f.Add(stateEntry(m))
 	f.Add([]byte{entryVersion})
 	f.Add([]byte{entryVersion, byte(Deliver | runFlag), 2, 0xff, 0xff, 3})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := New()
-		if _, err := m.Apply(data); err != nil {
+		if err := m.Apply(data, &Effects{}); err != nil {
 			return
 		}
 		if err := m.check(); err != nil {

@@ -30,7 +30,7 @@ const (
 	SetConfig      // replaces the configuration
 
 	opTime  Kind = 0x30 // varint: nanoseconds since the entry's last opTime, the first since 1970
-	opState Kind = 0x31 // uvarint length, snapshot: replaces the whole state
+	opState Kind = 0x31 // uvarint length, snapshot: replaces the whole state; not written any more
 	runFlag Kind = 0x40 // a uvarint N follows the sequence
 )
 
@@ -143,16 +143,6 @@ func (b *Batch) Take() []byte {
 	return entry
 }
 
-// StateEntry returns an entry that stands for all entries up to now: a machine that applies it needs
-// none of them.
-func (m *Machine) StateEntry() []byte {
-	state := m.Snapshot()
-	entry := make([]byte, 0, len(state)+12)
-	entry = append(entry, entryVersion, byte(opState))
-	entry = binary.AppendUvarint(entry, uint64(len(state)))
-	return append(entry, state...)
-}
-
 func appendConfig(buf []byte, c *Config) []byte {
 	buf = append(buf, byte(c.AckPolicy))
 	buf = binary.AppendUvarint(buf, uint64(c.AckWait))
@@ -244,14 +234,13 @@ func (r *reader) config() Config {
 	return c
 }
 
-// Apply applies one entry that a Batch or StateEntry made: at the start for every entry of the log,
-// and on followers. The time of every decision is in the entry, so that a replay at any later moment
-// gives the same state. After an error the machine is void.
-func (m *Machine) Apply(data []byte) (Effects, error) {
-	var e Effects
+// Apply applies one entry that a Batch made, in the order of the log, and appends to e.
+// The time of every decision is in the entry, so that a replay at any later moment gives the same
+// state. After an error the machine is void.
+func (m *Machine) Apply(data []byte, e *Effects) error {
 	r := reader{buf: data}
 	if v := r.byte(); r.err == nil && v != entryVersion {
-		return e, fmt.Errorf("%w: version %d", ErrFormat, v)
+		return fmt.Errorf("%w: version %d", ErrFormat, v)
 	}
 	var now int64
 	var prev uint64
@@ -270,10 +259,10 @@ func (m *Machine) Apply(data []byte) (Effects, error) {
 				r.fail("state length out of range")
 			}
 			if r.err != nil {
-				return e, r.err
+				return r.err
 			}
 			if err := m.Restore(r.buf[:n]); err != nil {
-				return e, err
+				return err
 			}
 			r.buf = r.buf[n:]
 			continue
@@ -298,11 +287,11 @@ func (m *Machine) Apply(data []byte) (Effects, error) {
 			}
 		}
 		if r.err != nil {
-			return e, r.err
+			return r.err
 		}
-		if err := m.Step(time.Unix(0, now), op, &e); err != nil {
-			return e, err
+		if err := m.Step(time.Unix(0, now), op, e); err != nil {
+			return err
 		}
 	}
-	return e, r.err
+	return r.err
 }

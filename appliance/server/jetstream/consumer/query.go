@@ -102,6 +102,7 @@ func (m *Machine) Needs(seq uint64) bool {
 
 // NextDeadline returns when the next message that is not yet on the due queue becomes due.
 func (m *Machine) NextDeadline() (time.Time, bool) {
+	m.keepTimers()
 	for len(m.timers) > 0 {
 		if m.valid(m.timers[0]) != nil {
 			return time.Unix(0, m.timers[0].deadline), true
@@ -115,6 +116,7 @@ func (m *Machine) NextDeadline() (time.Time, bool) {
 // MaxDeliver times are appended to exceeded instead; the caller gives each an Exceed operation.
 func (m *Machine) Expire(now time.Time, exceeded []Message) []Message {
 	t := now.UnixNano()
+	m.keepTimers()
 	for len(m.timers) > 0 && m.timers[0].deadline <= t {
 		top := m.timers[0]
 		m.timers.pop()

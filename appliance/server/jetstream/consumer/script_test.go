@@ -52,7 +52,7 @@ func runScript(t *testing.T, file string) {
 		}
 		fmt.Fprintf(&got, "%s\n----\n%s\n", strings.TrimSuffix(input, "\n----"), out.String())
 	}
-	if _, err := s.replica.Apply(s.batch.Take()); err != nil {
+	if err := s.replica.Apply(s.batch.Take(), &Effects{}); err != nil {
 		t.Fatalf("%s: replay: %v", file, err)
 	}
 	if string(s.replica.Snapshot()) != string(s.m.Snapshot()) {

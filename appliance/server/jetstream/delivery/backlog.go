@@ -26,12 +26,12 @@ func (c *Consumer) left() uint64 {
 		c.backlog.valid = false
 	}
 	_, last := c.cfg.Source.Bounds()
+	from := max(c.m.Delivered().Stream, c.m.Horizon()) + 1 // beyond the end where the stream is behind
 	switch {
 	case !c.backlog.valid:
-		from := max(c.cursor, c.m.Delivered().Stream+1, c.m.Horizon()+1)
-		c.backlog = backlog{count: c.countFrom(from, last), upTo: last, valid: true}
+		c.backlog = backlog{count: c.countFrom(max(from, c.cursor), last), upTo: last, valid: true}
 	case last > c.backlog.upTo:
-		c.backlog.count += c.countFrom(c.backlog.upTo+1, last)
+		c.backlog.count += c.countFrom(max(from, c.backlog.upTo+1), last)
 		c.backlog.upTo = last
 	}
 	return c.backlog.count + uint64(len(c.skip))

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"errors"
 	"time"
 
 	"millrace/appliance/server/jetstream/consumer"
@@ -12,13 +13,16 @@ const (
 	linger       = 5 * time.Millisecond  // deliveries and acknowledgements nobody waits for
 	settleLinger = time.Millisecond      // the stream waits to remove messages
 	retryLog     = 20 * time.Millisecond // after the log refused an entry
+
+	// A leader that hands over takes no entries, and is abandoned when that is done. If that does
+	// not come off, it goes on.
+	retryLead = 200 * time.Millisecond
 )
 
 const (
-	maxFlights      = 4         // entries proposed and not committed
-	fullEntry       = 16 << 10  // bytes of an open entry that are not made to wait
-	stopEntry       = 1 << 20   // bytes of an open entry that stop deliveries and acks until the log takes it
-	checkpointBytes = 256 << 10 // of log, and 8 times the state, before a checkpoint
+	maxFlights = 4        // entries proposed and not committed
+	fullEntry  = 16 << 10 // bytes of an open entry that are not made to wait
+	stopEntry  = 1 << 20  // bytes of an open entry that stop deliveries and acks until the log takes it
 )
 
 // waiter wants to know when what was decided before is committed.
@@ -29,23 +33,23 @@ type waiter struct {
 
 // flight is an entry of the log, open or proposed, and what follows its commit.
 type flight struct {
-	settled []uint64
+	settled []uint64 // without a log
 	waiters []waiter
 }
 
 // commitState is the part of a Consumer that brings decisions into the log. Owned by run.
 type commitState struct {
-	batch      consumer.Batch
-	open       flight    // of batch
-	flights    []flight  // proposed, oldest first
-	spare      []flight  // emptied, for reuse
-	flushAt    time.Time // when batch is proposed at the latest; zero: it is empty
-	unsent     []byte    // an entry that the log refused, offered again at retryAt; nil: none
-	refused    flight    // of unsent
-	retryAt    time.Time
-	logged     int // bytes of log since the last checkpoint
-	checkpoint int // size of the last checkpoint
-	onCommit   func()
+	batch    consumer.Batch
+	settles  bool      // the stream waits for batch
+	open     flight    // of batch
+	flights  []flight  // proposed, oldest first
+	spare    []flight  // emptied, for reuse
+	flushAt  time.Time // when batch is proposed at the latest; zero: it is empty
+	unsent   []byte    // an entry that the log refused, offered again at retryAt; nil: none
+	refused  flight    // of unsent
+	retryAt  time.Time
+	led      bool // the log takes entries from here
+	onCommit func()
 }
 
 // await answers w after the commit of everything decided so far.
@@ -57,8 +61,9 @@ func (c *Consumer) entryCommitted() {
 	c.wake()
 }
 
-// overdue reports whether the log is so far behind that nothing more can be decided.
-func (c *Consumer) overdue() bool { return c.batch.Len() >= stopEntry }
+// overdue reports whether nothing more can be decided because the log is far behind or takes nothing
+// from here.
+func (c *Consumer) overdue() bool { return c.batch.Len() >= stopEntry || !c.led }
 
 // commit completes committed entries and proposes the open one when it should not wait.
 func (c *Consumer) commit() {
@@ -81,16 +86,15 @@ func (c *Consumer) commit() {
 			// Nothing new was decided: the newest entry in flight is what they wait for.
 			last := &c.flights[len(c.flights)-1]
 			last.waiters = append(last.waiters, c.open.waiters...)
-			last.settled = append(last.settled, c.open.settled...)
 			clear(c.open.waiters)
-			c.open.waiters, c.open.settled = c.open.waiters[:0], c.open.settled[:0]
+			c.open.waiters = c.open.waiters[:0]
 		}
 		return
 	}
 	if c.flushAt.IsZero() {
 		c.flushAt = c.now.Add(linger)
 	}
-	if at := c.now.Add(settleLinger); len(c.open.settled) > 0 && at.Before(c.flushAt) {
+	if at := c.now.Add(settleLinger); c.settles && at.Before(c.flushAt) {
 		c.flushAt = at
 	}
 	urgent := len(c.open.waiters) > 0 || c.batch.Len() >= fullEntry
@@ -99,34 +103,28 @@ func (c *Consumer) commit() {
 	}
 }
 
-// propose offers the open entry to the log, and a checkpoint when enough was logged since the last.
+// propose offers the open entry to the log.
 func (c *Consumer) propose() {
 	entry, f := c.batch.Take(), c.takeOpen()
-	c.flushAt = time.Time{}
+	c.flushAt, c.settles = time.Time{}, false
 	if !c.offer(entry, f) {
 		c.unsent, c.refused = entry, f
-		return
 	}
-	if c.logged += len(entry); c.logged < max(checkpointBytes, 8*c.checkpoint) {
-		return
-	}
-	state := c.m.StateEntry()
-	if err := c.cfg.Log.Checkpoint(state, c.onCommit); err != nil {
-		c.fail(err)
-		return
-	}
-	c.logged, c.checkpoint = 0, len(state)
-	c.flights = append(c.flights, flight{})
 }
 
 func (c *Consumer) offer(entry []byte, f flight) bool {
-	if err := c.cfg.Log.Propose(entry, c.onCommit); err != nil {
+	err := c.cfg.Log.Propose(entry, c.onCommit)
+	c.led = !errors.Is(err, ErrNotLeader)
+	switch {
+	case !c.led:
+		c.retryAt = c.now.Add(retryLead)
+	case err != nil:
 		c.fail(err)
 		c.retryAt = c.now.Add(retryLog)
-		return false
+	default:
+		c.flights = append(c.flights, f)
 	}
-	c.flights = append(c.flights, f)
-	return true
+	return err == nil
 }
 
 func (c *Consumer) takeOpen() flight {
@@ -161,7 +159,7 @@ func (c *Consumer) complete(f flight) {
 		}
 		*w = waiter{}
 	}
-	if len(f.settled) > 0 {
+	if len(f.settled) > 0 && c.cfg.Settled != nil {
 		c.cfg.Settled(f.settled)
 	}
 	if cap(f.settled) > 0 || cap(f.waiters) > 0 {

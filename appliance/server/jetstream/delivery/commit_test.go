@@ -63,11 +63,7 @@ func TestLogRefuses(t *testing.T) {
 		t.log.manual = true
 		t.log.setFail(nil)
 		t.after(time.Second)
-		t.log.mu.Lock()
-		first := t.log.waiting[0]
-		t.log.waiting = t.log.waiting[1:]
-		t.log.mu.Unlock()
-		first()
+		t.log.commitSome(1)
 		synctest.Wait()
 		if n := len(t.bus.take("ok")); n != 1 || fmt.Sprint(t.seen().settled) != "[1]" {
 			t.Errorf("%d answers, settled %v after the first commit", n, t.seen().settled)
@@ -86,33 +82,6 @@ func TestLogRefuses(t *testing.T) {
 	})
 }
 
-// The log is shortened by checkpoints, from which a consumer restarts.
-func TestCheckpoint(t *testing.T) {
-	inBubble(t, 1, func(t *bench) {
-		conf := explicit
-		t.start(conf)
-		got := t.pull("in", "1")
-		t.bus.listen("ok")
-		// Every second acknowledgement is a new entry of about 13 bytes.
-		for range 40_000 {
-			t.bus.send(got[0].reply, "ok", "+WPI")
-			synctest.Wait()
-			t.after(time.Millisecond)
-		}
-		if t.log.states == 0 {
-			t.Fatal("no checkpoint")
-		}
-		if n := len(t.log.take()); n > 30_000 {
-			t.Errorf("%d entries kept", n)
-		}
-		t.Close()
-		t.restart(conf)
-		if info := t.Info(); info.NumAckPending != 1 || info.Delivered.Stream != 1 {
-			t.Errorf("info %+v", info)
-		}
-	})
-}
-
 // A log that does not commit must not let the memory of its consumer grow for ever.
 func TestStuckLogStopsConsumer(t *testing.T) {
 	inBubble(t, 2, func(t *bench) {
@@ -123,7 +92,7 @@ func TestStuckLogStopsConsumer(t *testing.T) {
 			t.bus.send(got[0].reply, "ok", "+WPI")
 			t.after(time.Second)
 		}
-		if n := len(t.log.take()); n != maxFlights {
+		if n := t.log.offered(); n != maxFlights {
 			t.Fatalf("%d entries proposed, want %d", n, maxFlights)
 		}
 		for range stopEntry / 5 { // an operation has 5 bytes or more

@@ -1,7 +1,7 @@
-// Package delivery runs one consumer of a stream: it reads messages, delivers them to pull requests,
-// a push subject or in-process workers, and takes acknowledgements. The bookkeeping is the pure machine
-// of package consumer; this package adds clock, goroutine, log and wire forms. The stream engine makes,
-// feeds and ends consumers; this package knows nothing of the JetStream API beyond the consumer's own
+// Package delivery runs one consumer of a stream where it is led: it reads messages, delivers them to
+// pull requests, a push subject or in-process workers, and takes acknowledgements. The bookkeeping is the
+// pure machine of package consumer, in a copy that is ahead of what is committed; this package adds
+// clock, goroutine, log and wire forms. The stream engine makes, feeds and ends consumers; this package knows nothing of the JetStream API beyond the consumer's own
 // subjects.
 package delivery
 
@@ -32,12 +32,18 @@ type Config struct {
 	Bus    Bus
 	Log    Log // nil: the state lives in memory and everything counts as committed at once
 
+	// State is what is committed of the consumer; it belongs to the consumer from then on. nil: nothing.
+	State *consumer.Machine
+	// Volatile tells that the stream may have lost what was delivered. Otherwise a stream that ends
+	// before the last delivery is a replica that is behind.
+	Volatile bool
+
 	// MaxMsgBytes is the largest message of the stream and so the burst of a rate limit; 0: 1 MiB.
 	MaxMsgBytes int
 
-	// Settled is called with messages that this consumer will not need again, after that is
-	// committed, while Consumer.Retain is on. The slice is valid during the call. After a restart
-	// messages may be reported again.
+	// Settled is called with messages that this consumer will not need again, while Consumer.Retain is
+	// on, if there is no Log; else the committed machine tells (consumer.Effects). The slice is
+	// valid during the call.
 	Settled func(seqs []uint64)
 	// OnInactive is called once when nobody used the consumer for its inactive threshold; nil:
 	// nobody cares.
@@ -91,7 +97,7 @@ type Consumer struct {
 	stop     sync.Once
 	life     sync.Mutex // held by Start; guards ended
 	ended    bool
-	deleted  bool // set before quit is closed
+	how      ending // set before quit is closed
 
 	// mu orders changes by run with readers on other goroutines; run itself reads without it. It is
 	// never held while a callback, the source, the bus or the log is called.
@@ -106,6 +112,8 @@ type Consumer struct {
 	// Owned by run.
 	pushState
 	commitState
+	unlisted    bool   // skip is not known: the stream does not reach up to the horizon here
+	behind      bool   // the message that is due for redelivery has not arrived here
 	cursor      uint64 // no undelivered match below
 	backlog     backlog
 	msg         Message
@@ -125,7 +133,7 @@ type Consumer struct {
 	workers     bool          // an in-process worker asked for more than there was
 }
 
-// New returns a consumer that has no history yet and does not run.
+// New returns a consumer that does not run yet.
 func New(cfg Config) (*Consumer, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -140,9 +148,12 @@ func New(cfg Config) (*Consumer, error) {
 		wakeup: make(chan struct{}, 1),
 		ready:  make(chan struct{}, 1),
 		quit:   make(chan struct{}),
-		m:      consumer.New(),
+		m:      cfg.State,
 	}
-	c.onCommit = c.entryCommitted
+	if c.m == nil {
+		c.m = consumer.New()
+	}
+	c.onCommit, c.led = c.entryCommitted, true
 	c.setConf(&conf)
 	return c, nil
 }
@@ -166,16 +177,9 @@ func (c *Consumer) setConf(conf *api.ConsumerConfig) {
 	}
 }
 
-// Replay applies an entry of the log, in order, before Start.
-func (c *Consumer) Replay(entry []byte) error {
-	if _, err := c.m.Apply(entry); err != nil {
-		return fmt.Errorf("replay consumer %q of stream %q: %w", c.cfg.Name, c.cfg.Stream, err)
-	}
-	return nil
-}
-
-// Start gives a new consumer its place in the stream and begins to deliver. It returns the state from
-// before the first delivery, which is what a create request is answered with.
+// Start gives a new consumer its place in the stream, which should hold here all that it holds anywhere,
+// and begins to deliver. It returns the state from before the first delivery, which is what a create
+// request is answered with. After an error the consumer is ended with Abandon.
 func (c *Consumer) Start() (*api.ConsumerInfo, error) {
 	c.life.Lock()
 	defer c.life.Unlock()
@@ -261,31 +265,59 @@ func (c *Consumer) HeadMoved(first uint64, byPurge bool) {
 }
 
 // Retain tells whether the stream keeps messages for its consumers (interest and work-queue retention)
-// and so wants to hear of those that are settled. What was settled before is not reported.
-func (c *Consumer) Retain(on bool) { c.retained.Store(on && c.cfg.Settled != nil) }
+// and so wants to hear of those that are settled, soon. What was settled before is not reported.
+func (c *Consumer) Retain(on bool) { c.retained.Store(on) }
 
 // Needs reports whether this consumer may still deliver the message or awaits its acknowledgement:
-// interest and work-queue streams keep messages that a consumer needs.
+// interest and work-queue streams keep messages that a consumer needs. With a Log, what is committed is
+// to be asked in its place.
 func (c *Consumer) Needs(seq uint64, subj string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return matches(c.filters, subj) && c.m.Needs(seq)
 }
 
+// ending tells why a consumer ends.
+type ending uint8
+
+const (
+	closed ending = iota
+	deleted
+	abandoned
+)
+
+// status is what waiting pull requests are told.
+func (e ending) status() string {
+	return [...]string{closed: "409 Server Shutdown", deleted: "409 Consumer Deleted", abandoned: "409 Leadership Change"}[e]
+}
+
+// err is what callbacks get that wait.
+func (e ending) err() error {
+	if e == abandoned {
+		return ErrNotLeader
+	}
+	return ErrClosed
+}
+
 // Close ends the consumer and waits for its goroutine. Waiting pull requests are told that the server
-// shuts down. The state of a consumer with a log can be replayed.
-func (c *Consumer) Close() { c.end(false) }
+// shuts down. What was decided is proposed to the log.
+func (c *Consumer) Close() { c.end(closed) }
 
-// Delete ends the consumer for good: as Close, but waiting pull requests are told that it is deleted.
-func (c *Consumer) Delete() { c.end(true) }
+// Delete ends the consumer for good: as Close, but waiting pull requests are told that it is deleted, and
+// nothing more is proposed.
+func (c *Consumer) Delete() { c.end(deleted) }
 
-func (c *Consumer) end(deleted bool) {
+// Abandon ends the consumer here because another node leads it, or will: waiting pull requests are told so,
+// who waits for a commit is not told of it, and nothing more is proposed.
+func (c *Consumer) Abandon() { c.end(abandoned) }
+
+func (c *Consumer) end(how ending) {
 	c.stop.Do(func() {
 		c.life.Lock()
 		c.ended = true
 		c.life.Unlock()
 		c.unsubscribe()
-		c.deleted = deleted
+		c.how = how
 		close(c.quit)
 		c.wg.Wait()
 		c.shutdown()
@@ -321,10 +353,11 @@ func (c *Consumer) do(op consumer.Op) {
 	if err != nil {
 		panic("BUG: delivery: " + err.Error())
 	}
-	if c.cfg.Log != nil {
+	switch {
+	case c.cfg.Log != nil:
 		c.batch.Add(c.now, op)
-	}
-	if c.retained.Load() {
+		c.settles = c.settles || len(c.effects.Settled) > 0 && c.retained.Load()
+	case c.retained.Load():
 		c.open.settled = append(c.open.settled, c.effects.Settled...)
 	}
 }

@@ -84,7 +84,9 @@ func (c *Consumer) endOfStream() {
 func (c *Consumer) choose(msg *Message) (candidate, outcome) {
 	for {
 		var next candidate
-		if d, ok := c.m.Due(); ok {
+		if d, ok, behind := c.due(); behind {
+			return next, held
+		} else if ok {
 			next = candidate{d.Seq, d.Deliveries + 1}
 		} else if c.m.Full() {
 			return next, held
@@ -106,8 +108,25 @@ func (c *Consumer) choose(msg *Message) (candidate, outcome) {
 	}
 }
 
+// due returns the message that is to be redelivered next. behind: another node delivered it before
+// it arrived in the stream here.
+func (c *Consumer) due() (d consumer.Message, ok, behind bool) {
+	if d, ok = c.m.Due(); ok {
+		_, last := c.cfg.Source.Bounds()
+		behind = d.Seq > last
+	}
+	c.behind = behind
+	return d, ok, behind
+}
+
 // first returns the next message that was never delivered.
 func (c *Consumer) first() (seq uint64, ok bool) {
+	if c.unlisted {
+		c.listSkips()
+		if c.unlisted {
+			return 0, false
+		}
+	}
 	if len(c.skip) > 0 {
 		return c.skip[0], true
 	}
@@ -255,10 +274,14 @@ func (c *Consumer) removals(in *inbox) {
 	c.recheck()
 }
 
-// recheck forgets held messages that the stream does not hold.
+// recheck forgets held messages that the stream does not hold (any more).
 func (c *Consumer) recheck() {
 	var missing []uint64
+	_, last := c.cfg.Source.Bounds()
 	check := func(seq uint64) {
+		if seq > last {
+			return
+		}
 		if s, ok := c.cfg.Source.Next(seq, nil); !ok || s != seq {
 			missing = append(missing, seq)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/consumer"
 	"millrace/appliance/server/subject"
 )
 
@@ -264,48 +265,89 @@ func (b *fakeBus) send(subj, reply, data string) bool {
 	return true
 }
 
-// fakeLog is a Log that commits when told to, or at once.
+// fakeLog is a Log that commits when told to, or at once, and the machine that takes what is committed.
 type fakeLog struct {
 	mu      sync.Mutex
 	manual  bool
 	fail    error
-	entries [][]byte
-	waiting []func()
-	states  int
+	entries [][]byte // committed
+	waiting []proposed
+	offers  int
+
+	machine *consumer.Machine
+	effects consumer.Effects // of all entries
 }
+
+type proposed struct {
+	entry     []byte
+	committed func()
+}
+
+func newFakeLog() *fakeLog { return &fakeLog{machine: consumer.New()} }
 
 func (l *fakeLog) Propose(entry []byte, committed func()) error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.fail != nil {
-		return l.fail
+	l.offers++
+	if err := l.fail; err != nil {
+		l.mu.Unlock()
+		return err
 	}
-	l.entries = append(l.entries, bytes.Clone(entry))
-	if l.manual {
-		l.waiting = append(l.waiting, committed)
-	} else {
-		committed()
+	l.waiting = append(l.waiting, proposed{bytes.Clone(entry), committed})
+	manual := l.manual
+	l.mu.Unlock()
+	if !manual {
+		l.commit()
 	}
 	return nil
 }
 
-func (l *fakeLog) Checkpoint(entry []byte, committed func()) error {
-	l.mu.Lock()
-	l.states++
-	l.entries = nil
-	l.mu.Unlock()
-	return l.Propose(entry, committed)
+// commit commits everything proposed.
+func (l *fakeLog) commit() { l.commitSome(1 << 30) }
+
+// commitSome commits the n oldest entries.
+func (l *fakeLog) commitSome(n int) {
+	for ; n > 0; n-- {
+		l.mu.Lock()
+		if len(l.waiting) == 0 {
+			l.mu.Unlock()
+			return
+		}
+		p := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		l.entries = append(l.entries, p.entry)
+		if err := l.machine.Apply(p.entry, &l.effects); err != nil {
+			panic(err)
+		}
+		l.mu.Unlock()
+		p.committed()
+	}
 }
 
-// commit commits everything proposed.
-func (l *fakeLog) commit() {
+// forget loses what is proposed and not committed, as a leader may that is one no more.
+func (l *fakeLog) forget() {
 	l.mu.Lock()
-	waiting := l.waiting
+	defer l.mu.Unlock()
 	l.waiting = nil
-	l.mu.Unlock()
-	for _, committed := range waiting {
-		committed()
-	}
+}
+
+// state returns a copy of the committed machine.
+func (l *fakeLog) state() *consumer.Machine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.machine.Clone()
+}
+
+// settled returns what is settled by committed entries.
+func (l *fakeLog) settled() []uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.effects.Settled)
+}
+
+func (l *fakeLog) offered() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.offers
 }
 
 func (l *fakeLog) setFail(err error) {
@@ -330,6 +372,7 @@ type bench struct {
 	bus    *fakeBus
 	log    *fakeLog
 	info   *api.ConsumerInfo // of the start
+	lossy  bool              // Config.Volatile
 
 	mu    sync.Mutex
 	calls calls
@@ -346,7 +389,14 @@ type calls struct {
 func (b *bench) seen() calls {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return calls{slices.Clone(b.calls.settled), slices.Clone(b.calls.errs), b.calls.idle}
+	seen := calls{slices.Clone(b.calls.settled), slices.Clone(b.calls.errs), b.calls.idle}
+	if b.log != nil {
+		if len(seen.settled) > 0 {
+			b.Errorf("settled %v by a consumer with a log", seen.settled)
+		}
+		seen.settled = b.log.settled()
+	}
+	return seen
 }
 
 func (b *bench) note(add func(*calls)) {
@@ -359,7 +409,7 @@ func (b *bench) note(add func(*calls)) {
 func inBubble(t *testing.T, n int, test func(t *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{T: t, stream: newFakeStream(), bus: newFakeBus(), log: &fakeLog{}}
+		b := &bench{T: t, stream: newFakeStream(), bus: newFakeBus(), log: newFakeLog()}
 		for i := range n {
 			b.stream.add(string(rune('a'+i%3)), fmt.Sprint("m", i+1))
 		}
@@ -401,8 +451,9 @@ func (b *bench) make(conf api.ConsumerConfig) {
 		OnInactive: func() { b.note(func(c *calls) { c.idle++ }) },
 		OnError:    func(err error) { b.note(func(c *calls) { c.errs = append(c.errs, err) }) },
 	}
+	config.Volatile = b.lossy
 	if b.log != nil {
-		config.Log = b.log
+		config.Log, config.State = b.log, b.log.state()
 	}
 	c, err := New(config)
 	if err != nil {
@@ -412,16 +463,10 @@ func (b *bench) make(conf api.ConsumerConfig) {
 	b.Consumer = c
 }
 
-// restart replays the log into a new consumer that takes the place of the old one.
+// restart replaces the consumer by a new one that starts from what is committed.
 func (b *bench) restart(conf api.ConsumerConfig) {
 	b.Helper()
-	entries := b.log.take()
 	b.make(conf)
-	for _, entry := range entries {
-		if err := b.Replay(entry); err != nil {
-			b.Fatal(err)
-		}
-	}
 	if _, err := b.Start(); err != nil {
 		b.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -114,10 +115,6 @@ func (discardLog) Propose(_ []byte, committed func()) error {
 	return nil
 }
 
-func (l discardLog) Checkpoint(entry []byte, committed func()) error {
-	return l.Propose(entry, committed)
-}
-
 // The steady state of a pull consumer allocates per request and per entry, not per message.
 func TestPullDoesNotAllocatePerMessage(t *testing.T) {
 	r := testing.Benchmark(func(b *testing.B) { benchmarkPull(b, discardLog{}) })
@@ -131,14 +128,9 @@ func TestPullDoesNotAllocatePerMessage(t *testing.T) {
 func TestHammer(t *testing.T) {
 	const messages, pullers = 3000, 4
 	stream, bus := newFakeStream(), newFakeBus()
-	var settled sync.Map
-	c, err := New(Config{Stream: "S", Name: "C", Source: stream, Bus: bus, Log: &fakeLog{}, Config: api.ConsumerConfig{Durable: "C",
-		AckPolicy: api.AckExplicit, AckWait: 50 * time.Millisecond, MaxAckPending: 200, MaxWaiting: 512},
-		Settled: func(seqs []uint64) {
-			for _, seq := range seqs {
-				settled.Store(seq, true)
-			}
-		}})
+	log := newFakeLog()
+	c, err := New(Config{Stream: "S", Name: "C", Source: stream, Bus: bus, Log: log, Config: api.ConsumerConfig{Durable: "C",
+		AckPolicy: api.AckExplicit, AckWait: 50 * time.Millisecond, MaxAckPending: 200, MaxWaiting: 512}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,8 +203,15 @@ func TestHammer(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	c.Close()
+	if got, want := log.state().Snapshot(), c.m.Snapshot(); !bytes.Equal(got, want) {
+		t.Error("what is committed in the end is not what was decided")
+	}
+	settled := map[uint64]bool{}
+	for _, seq := range log.settled() {
+		settled[seq] = true
+	}
 	for seq := range uint64(messages) {
-		if _, ok := settled.Load(seq + 1); !ok && !removed[seq+1] && c.Needs(seq+1, "s1") {
+		if !settled[seq+1] && !removed[seq+1] && c.Needs(seq+1, "s1") {
 			t.Errorf("message %d is not settled", seq+1)
 		}
 	}

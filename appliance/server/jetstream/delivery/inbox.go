@@ -112,7 +112,7 @@ func (b *inbox) post(e event) bool {
 func (c *Consumer) post(fn func(), refused func(error)) {
 	if !c.inbox.post(event{fn, refused}) {
 		if refused != nil {
-			refused(ErrClosed)
+			refused(c.how.err())
 		}
 		return
 	}

@@ -61,7 +61,7 @@ func (c *Consumer) step(in *inbox) (more bool) {
 	}
 	// From here on an arrival wakes; one that came since the look at the source is seen by this load.
 	// While something else holds deliveries back, its end looks at the source.
-	if (c.workers || c.taker()) && !c.suspended() && !c.m.Full() {
+	if (c.workers || c.taker()) && !c.suspended() && (!c.m.Full() || c.behind) {
 		c.hungry.Store(true)
 		return c.arrived.Load()
 	}
@@ -186,7 +186,7 @@ func (c *Consumer) shutdown() {
 	c.completeCommitted()
 	var in inbox
 	c.inbox.close(&in)
-	if !c.deleted {
+	if c.how == closed {
 		c.removals(&in)
 		for i := range in.acks {
 			c.acknowledge(&in.acks[i])
@@ -202,38 +202,34 @@ func (c *Consumer) shutdown() {
 		c.complete(c.takeOpen())
 	}
 	for p := c.waiting.head; p != nil; p = p.next {
-		if c.deleted {
-			c.status(p.reply, "409 Consumer Deleted")
+		if c.how == closed {
+			c.statusLeft(p, c.how.status())
 		} else {
-			c.statusLeft(p, "409 Server Shutdown")
+			c.status(p.reply, c.how.status())
 		}
 	}
 	c.mu.Lock()
 	c.waiting = requestQueue{}
 	c.mu.Unlock()
 	for _, p := range in.pulls {
-		if c.deleted {
-			c.status(p.reply, "409 Consumer Deleted")
-		} else {
-			c.status(p.reply, "409 Server Shutdown")
-		}
+		c.status(p.reply, c.how.status())
 	}
 	c.flights = append(c.flights, c.refused, c.open)
 	for _, f := range c.flights {
 		for _, w := range f.waiters {
 			if w.done != nil {
-				w.done(ErrClosed)
+				w.done(c.how.err())
 			}
 		}
 	}
 	for _, a := range in.acks {
-		if c.deleted && a.kind == ackBarrier {
-			a.more.done(ErrClosed)
+		if c.how != closed && a.kind == ackBarrier {
+			a.more.done(c.how.err())
 		}
 	}
 	for _, e := range in.events {
 		if e.refused != nil {
-			e.refused(ErrClosed)
+			e.refused(c.how.err())
 		}
 	}
 	close(c.ready)

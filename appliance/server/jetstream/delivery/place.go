@@ -7,8 +7,8 @@ import (
 	"millrace/appliance/server/jetstream/consumer"
 )
 
-// place gives a new consumer its place in the stream, and lets a replayed one catch up with what
-// happened to its configuration and its stream while it did not run.
+// place gives a new consumer its place in the stream, and lets another one catch up with what happened
+// to its configuration and its stream while it did not run here.
 func (c *Consumer) place() {
 	fresh := !c.m.Started()
 	conf := consumer.ConfigOf(c.conf)
@@ -60,10 +60,12 @@ func (c *Consumer) startSeq() (start, horizon uint64) {
 	return max(min(start, last+1), first, 1), horizon
 }
 
-// listSkips finds what a last-per-subject start has still to deliver.
+// listSkips finds what a last-per-subject start has still to deliver, as soon as the stream has all of it.
 func (c *Consumer) listSkips() {
 	h := c.m.Horizon()
-	if h == 0 {
+	_, last := c.cfg.Source.Bounds()
+	c.unlisted = h > last
+	if h == 0 || c.unlisted {
 		return
 	}
 	var left []uint64
@@ -77,11 +79,11 @@ func (c *Consumer) listSkips() {
 	c.mu.Unlock()
 }
 
-// reconcile compares a replayed state with the stream.
+// reconcile compares the state of a consumer that ran before with the stream.
 func (c *Consumer) reconcile() {
 	first, last := c.cfg.Source.Bounds()
 	at := c.m.Delivered()
-	if at.Consumer > 0 && at.Stream > last {
+	if c.cfg.Volatile && at.Consumer > 0 && at.Stream > last {
 		// The stream lost messages that were delivered, or is another one. Their sequences will be
 		// used again: whatever is not acknowledged below is delivered again, nothing is left out.
 		c.fail(fmt.Errorf("delivered up to sequence %d of a stream that ends at %d: starting again after its ack floor", at.Stream, last))
@@ -90,14 +92,4 @@ func (c *Consumer) reconcile() {
 		c.do(consumer.Op{Kind: consumer.Purge, Seq: first})
 	}
 	c.recheck()
-	if !c.retained.Load() {
-		return
-	}
-	// Messages that were settled before a stop and not yet removed.
-	upTo := c.m.Delivered().Stream
-	for seq, ok := c.cfg.Source.Next(first, c.filters); ok && seq <= upTo; seq, ok = c.cfg.Source.Next(seq+1, c.filters) {
-		if !c.m.Needs(seq) {
-			c.open.settled = append(c.open.settled, seq)
-		}
-	}
 }

@@ -11,6 +11,10 @@ var ErrGone = errors.New("delivery: message is gone")
 // ErrClosed is given to callbacks of a consumer that was closed before it could do what was asked.
 var ErrClosed = errors.New("delivery: consumer is closed")
 
+// ErrNotLeader is returned by a Log that takes no entries from this node, and given to callbacks of a
+// consumer that was abandoned before it could do what was asked: it may yet be done, or never.
+var ErrNotLeader = errors.New("delivery: not the leader of the consumer")
+
 // Source is the stream that a consumer reads. Its methods are safe for concurrent use and see only
 // committed messages. They are called without locks of this package held; Load may read a disk.
 type Source interface {
@@ -69,13 +73,12 @@ type Request struct {
 	Header, Data   []byte
 }
 
-// Log is the consumer's own replicated log. Entries commit in the order of the calls and committed
-// functions are called in that order; they do not block. An error means that the entry was not taken
-// and may be offered again.
+// Log is the consumer's own replicated log, from which machines on all its nodes take what is committed.
+// Entries commit in the order of the calls and committed functions are called in that order; they do
+// not block. After leadership is lost none is called any more.
 type Log interface {
-	// Propose appends entry, whose bytes then belong to the log.
+	// Propose appends entry, whose bytes then belong to the log. An error means that the entry was
+	// not taken and may be offered again. With ErrNotLeader that has a point only if the consumer
+	// is not abandoned.
 	Propose(entry []byte, committed func()) error
-	// Checkpoint appends an entry that stands for all before it: once it is committed, they are not
-	// needed for a replay and may be dropped.
-	Checkpoint(entry []byte, committed func()) error
 }

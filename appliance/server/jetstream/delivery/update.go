@@ -73,6 +73,7 @@ func (c *Consumer) updatePause() {
 // rewind forgets what is known about the messages that come next.
 func (c *Consumer) rewind() {
 	c.cursor = 0
+	c.unlisted = false
 	c.backlog = backlog{}
 	c.mu.Lock()
 	c.skip = nil

@@ -57,7 +57,7 @@ func (c *Consumer) Settle(list []Settlement, done func(error)) {
 	}
 	acks = append(acks, ack{kind: ackBarrier, more: &ackMore{done: done}})
 	if !c.inbox.settle(acks) {
-		done(ErrClosed)
+		done(c.how.err())
 		return
 	}
 	c.wake()
@@ -99,7 +99,9 @@ func (c *Consumer) signalWorkers() {
 	if !c.workers || c.suspended() {
 		return
 	}
-	if _, ok := c.m.Due(); !ok {
+	if _, ok, behind := c.due(); behind {
+		return
+	} else if !ok {
 		if c.m.Full() {
 			return
 		}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,40 +17,62 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write testdata again")
 
-// v1Entries are entries of version 1, at least one of each operation.
-func v1Entries(t testing.TB) [][]byte {
-	limits := &api.Limits{Account: api.Unlimited(), MaxConsumers: api.DefaultMaxConsumers}
-	config := api.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, MaxAge: time.Hour,
+// someEntries are entries of the newest version, at least one of each operation.
+func someEntries(t testing.TB) [][]byte {
+	limits := &api.Limits{Account: api.Unlimited(), MaxConsumers: api.DefaultMaxConsumers, Clustered: true}
+	config := api.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, MaxAge: time.Hour, Replicas: 3,
 		ConsumerLimits: api.ConsumerLimits{MaxAckPending: 500}}
 	s, apiErr := config.Normalize(limits, false)
 	if apiErr != nil {
 		t.Fatal(apiErr)
 	}
 	until := testTime.Add(time.Hour)
-	var list [][]byte
+	tagged := *putNode(5, 0)
+	tagged.Node.Tags = []string{"zone:a"}
+	list := []Entry{*putNode(1, 0), *putNode(2, 0), *putNode(3, 0), *putNode(4, 0), tagged}
 	for _, e := range []Entry{
-		{Op: OpPutStream, Stream: "ORDERS", StreamConfig: &s, Action: ActionCreate, Limits: limits},
-		{Op: OpPutConsumer, Stream: "ORDERS", Consumer: "C", Limits: limits,
+		{Op: OpPutStream, Stream: "ORDERS", StreamConfig: &s, Action: ActionCreate, Limits: limits, Nodes: testNodes(1, 2, 3)},
+		{Op: OpPutConsumer, Stream: "ORDERS", Consumer: "C", Limits: limits, Nodes: testNodes(3, 1, 2),
 			ConsumerConfig: &api.ConsumerConfig{Durable: "C", AckPolicy: api.AckExplicit, BackOff: []time.Duration{time.Second}}},
 		{Op: OpPutConsumer, Stream: "ORDERS", Consumer: "D", Limits: limits, Action: ActionCreate,
-			ConsumerConfig: &api.ConsumerConfig{Durable: "D", DeliverSubject: "d"}},
+			ConsumerConfig: &api.ConsumerConfig{Durable: "D", DeliverSubject: "d", Replicas: 1}},
 		{Op: OpPauseConsumer, Stream: "ORDERS", Consumer: "C", PauseUntil: &until},
 		{Op: OpDeleteConsumer, Stream: "ORDERS", Consumer: "D"},
 		{Op: OpDeleteStream, Stream: "NONE"},
+		{Op: OpPlace, Stream: "ORDERS", Nodes: testNodes(1, 2, 4)},
+		{Op: OpPlaced, Stream: "ORDERS", Consumer: "C", Members: members(1, 2, 2, 3, 4, 4)},
+		{Op: OpPlaced, Stream: "ORDERS", Members: members(1, 1, 2, 2, 4, 4)},
+		{Op: OpPlace, Stream: "ORDERS", Nodes: testNodes(1, 2, 5)},
+		{Op: OpPlace, Stream: "ORDERS", Nodes: testNodes(1, 2, 4)},
 	} {
-		e.Account, e.Time = "$G", testTime
+		e.Account = "$G"
+		list = append(list, e)
+	}
+	list = append(list, Entry{Op: OpRemoveNode, Node: &Node{ID: testNode(3)}}, *putNode(6, 5))
+	var encoded [][]byte
+	for i, e := range list {
+		e.Time, e.ID = testTime, fmt.Sprint(i)
 		b, err := e.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, b)
+		encoded = append(encoded, b)
+	}
+	return encoded
+}
+
+// members makes members of pairs of a node and a generation.
+func members(pairs ...uint64) []Member {
+	var list []Member
+	for i := 0; i < len(pairs); i += 2 {
+		list = append(list, Member{Node: testNode(pairs[i]), Replica: pairs[i]<<NodeBits | pairs[i+1]})
 	}
 	return list
 }
 
 // apply applies entries to a new machine.
 func apply(t testing.TB, entries [][]byte) *Machine {
-	m := New()
+	m := New(testReplica(1))
 	for _, b := range entries {
 		if _, err := m.Apply(b); err != nil {
 			t.Fatal(err)
@@ -57,45 +81,81 @@ func apply(t testing.TB, entries [][]byte) *Machine {
 	return m
 }
 
-// TestFormatV1 reads the log (one entry a line) and the snapshot of version 1 that testdata keeps.
-// Once a version is released its files stay as they are.
+// kept reads the log (one entry a line) and the snapshot that testdata keeps of a version. Once a version is
+// released its files stay as they are.
+func kept(t testing.TB, version string) (log [][]byte, snapshot []byte) {
+	t.Helper()
+	entries, err := os.ReadFile(filepath.Join("testdata", version, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if snapshot, err = os.ReadFile(filepath.Join("testdata", version, "snapshot")); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Split(entries, []byte("\n")), snapshot
+}
+
+// TestFormatV1 reads what standalone nodes wrote: the founder carries it all.
 func TestFormatV1(t *testing.T) {
-	log, snapshot := filepath.Join("testdata", "v1", "log"), filepath.Join("testdata", "v1", "snapshot")
-	if *rewrite {
-		if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(log, bytes.Join(v1Entries(t), []byte("\n")), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(snapshot, apply(t, v1Entries(t)).Snapshot(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	entries, err := os.ReadFile(log)
-	if err != nil {
+	log, snapshot := kept(t, "v1")
+	m := apply(t, log)
+	restored := New(testReplica(1))
+	if err := restored.Restore(snapshot); err != nil {
 		t.Fatal(err)
 	}
-	m := apply(t, bytes.Split(entries, []byte("\n")))
-	want, err := os.ReadFile(snapshot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := m.Snapshot(); !bytes.Equal(got, want) {
-		t.Errorf("the log gives\n%s\nwant\n%s", got, want)
-	}
-	restored := New()
-	if err := restored.Restore(want); err != nil {
-		t.Fatal(err)
+	if got, want := m.Snapshot(), restored.Snapshot(); !bytes.Equal(got, want) {
+		t.Errorf("the log gives\n%s\nthe snapshot\n%s", got, want)
 	}
 	c, ok := restored.Consumer("$G", "ORDERS", "C")
 	if !ok || c.Config.AckWait != time.Second || c.Config.PauseUntil == nil {
 		t.Errorf("consumer %+v, %v", c, ok)
 	}
+	s, _ := restored.Stream("$G", "ORDERS")
+	for _, g := range []Group{s.Group, c.Group} {
+		want := Member{Node: testNode(1), Replica: testReplica(1)}
+		if member, ok := g.Replica(testNode(1)); !ok || member != want || len(g.Members) != 1 || g.LogOf(member) != g.ID ||
+			!slices.Equal(g.Began, []uint64{testReplica(1)}) {
+			t.Errorf("group %+v", g)
+		}
+	}
+	if s.Group.ID != FirstGroup || c.Group.ID != FirstGroup+1 {
+		t.Errorf("groups %d and %d", s.Group.ID, c.Group.ID)
+	}
+}
+
+// TestFormatV2 reads what the nodes of a cluster write.
+func TestFormatV2(t *testing.T) {
+	if *rewrite {
+		dir := filepath.Join("testdata", "v2")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for name, data := range map[string][]byte{"log": bytes.Join(someEntries(t), []byte("\n")), "snapshot": apply(t, someEntries(t)).Snapshot()} {
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	log, want := kept(t, "v2")
+	m := apply(t, log)
+	if got := m.Snapshot(); !bytes.Equal(got, want) {
+		t.Errorf("the log gives\n%s\nwant\n%s", got, want)
+	}
+	restored := New(0)
+	if err := restored.Restore(want); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := restored.Stream("$G", "ORDERS")
+	if g := s.Group; !slices.Equal(nodesOf(g.Target), testNodes(1, 2, 4)) || !slices.Equal(nodesOf(g.Leaving), testNodes(5)) || g.Given != 5 {
+		t.Errorf("group %+v", g)
+	}
+	if n, _ := restored.Node(testNode(3)); !n.Removed {
+		t.Errorf("node %+v", n)
+	}
 }
 
 func TestRestoreRefusesDamage(t *testing.T) {
-	m := apply(t, v1Entries(t))
+	m := apply(t, someEntries(t))
 	good := m.Snapshot()
 	for i := range good {
 		bad := bytes.Clone(good)
@@ -115,22 +175,41 @@ func TestRestoreRefusesDamage(t *testing.T) {
 // TestRestoreRefusesBrokenInvariants writes snapshots with a good checksum from bad catalogues.
 func TestRestoreRefusesBrokenInvariants(t *testing.T) {
 	for name, damage := range map[string]func(m *Machine){
-		"group used twice": func(m *Machine) { m.accounts["$G"]["ORDERS"].consumers["C"].Group = FirstGroup },
+		"group used twice": func(m *Machine) { m.accounts["$G"]["ORDERS"].consumers["C"].Group.ID = FirstGroup },
 		"group above next": func(m *Machine) { m.next = FirstGroup },
 		"next too small":   func(m *Machine) { m.next, m.accounts = 0, nil },
-		"other name":       func(m *Machine) { m.accounts["$G"]["ORDERS"].Name = "X" },
-		"other account":    func(m *Machine) { m.accounts["$G"]["ORDERS"].consumers["C"].Account = "X" },
+		"two of a name": func(m *Machine) {
+			n := m.nodes[testNode(2)]
+			n.Name = "n1"
+			m.nodes[n.ID] = n
+		},
+		"two of a node": func(m *Machine) {
+			m.accounts["$G"]["ORDERS"].Group.Leaving = members(4, 5)
+		},
+		"generation not given": func(m *Machine) { m.accounts["$G"]["ORDERS"].Group.Given = 3 },
+		"no members":           func(m *Machine) { m.accounts["$G"]["ORDERS"].Group.Members = nil },
+		"no beginning":         func(m *Machine) { m.accounts["$G"]["ORDERS"].Group.Began = nil },
+		"leaving for nothing":  func(m *Machine) { m.accounts["$G"]["ORDERS"].Group.Target = nil },
+		"replica elsewhere": func(m *Machine) {
+			m.accounts["$G"]["ORDERS"].Group.Members = []Member{{Node: testNode(1), Replica: 2<<NodeBits | 1}}
+		},
+		"consumer elsewhere": func(m *Machine) {
+			g := &m.accounts["$G"]["ORDERS"].consumers["C"].Group
+			g.Target, g.Given = members(6, 9), 9
+		},
+		"other name":    func(m *Machine) { m.accounts["$G"]["ORDERS"].Name = "X" },
+		"other account": func(m *Machine) { m.accounts["$G"]["ORDERS"].consumers["C"].Account = "X" },
 		"overlap": func(m *Machine) {
 			s := *m.accounts["$G"]["ORDERS"]
 			config := s.Config.Clone()
 			config.Name = "Z"
-			s.Name, s.Group, s.Config, s.consumers = "Z", m.group(), &config, nil
+			s.Name, s.Group.ID, s.Config, s.consumers = "Z", m.group(), &config, nil
 			m.accounts["$G"]["Z"] = &s
 		},
 	} {
-		m := apply(t, v1Entries(t))
+		m := apply(t, someEntries(t))
 		damage(m)
-		if err := New().Restore(m.Snapshot()); !errors.Is(err, ErrCorrupt) {
+		if err := New(testReplica(1)).Restore(m.Snapshot()); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -159,9 +238,24 @@ func TestEntryEncodeRefusesWhatIsMissing(t *testing.T) {
 		{Entry{Op: OpDeleteStream, Stream: "S", Action: ActionCreate}, "action"},
 		{Entry{Op: OpDeleteStream, Stream: "S", StreamConfig: &api.StreamConfig{}}, "stream_config"},
 		{Entry{Op: OpDeleteStream, Stream: "S", PauseUntil: &until}, "pause_until"},
+		{Entry{Op: OpDeleteStream, Stream: "S", Nodes: testNodes(1)}, "nodes"},
+		{Entry{Op: OpPlace, Stream: "S"}, "nodes"},
+		{Entry{Op: OpPlace, Stream: "S", Nodes: testNodes(1), Members: members(1, 1)}, "members"},
+		{Entry{Op: OpPlaced, Stream: "S"}, "members"},
+		{Entry{Op: OpPlaced, Stream: "S", Members: members(1, 1), Nodes: testNodes(1)}, "nodes"},
+		{Entry{Op: OpPutNode}, "node"},
+		{Entry{Op: OpPutNode, Node: &Node{ID: 1, Replica: 1}}, "node"},
+		{Entry{Op: OpPutNode, Node: &Node{ID: testNode(1), Replica: testReplica(2)}}, "node"},
+		{Entry{Op: OpPutNode, Node: &Node{ID: testNode(1), Replica: testReplica(1), Removed: true}}, "node"},
+		{Entry{Op: OpPutNode, Node: &Node{ID: testNode(1), Replica: testReplica(1)}, Replaces: testNode(1)}, "replaces"},
+		{Entry{Op: OpRemoveNode, Node: &Node{ID: testNode(1)}, Replaces: testNode(2)}, "replaces"},
+		{Entry{Op: OpRemoveNode, Node: &Node{ID: testNode(1)}, Stream: "S"}, "stream"},
+		{Entry{Op: OpRemoveNode, Node: &Node{ID: testNode(1)}, Consumer: "S"}, "consumer"},
 		{Entry{Op: "x", Stream: "S"}, "op"},
 	} {
-		tc.entry.Account = "A"
+		if tc.entry.Node == nil {
+			tc.entry.Account = "A"
+		}
 		_, err := tc.entry.Encode()
 		if !errors.Is(err, ErrInvalidEntry) || !strings.Contains(err.Error(), ": "+tc.field+":") {
 			t.Errorf("%+v: %v, want %s named", tc.entry, err, tc.field)
@@ -170,7 +264,11 @@ func TestEntryEncodeRefusesWhatIsMissing(t *testing.T) {
 }
 
 func FuzzDecodeEntry(f *testing.F) {
-	for _, b := range v1Entries(f) {
+	for _, b := range someEntries(f) {
+		f.Add(b)
+	}
+	log, _ := kept(f, "v1")
+	for _, b := range log {
 		f.Add(b)
 	}
 	f.Add([]byte{entryV1, '{', '}'})
@@ -187,24 +285,26 @@ func FuzzDecodeEntry(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q: %v", b, err)
 		}
-		m := apply(t, append(v1Entries(t), again))
-		if err := New().Restore(m.Snapshot()); err != nil {
+		m := apply(t, append(someEntries(t), b, again))
+		if err := New(testReplica(1)).Restore(m.Snapshot()); err != nil {
 			t.Fatalf("%q: %v", again, err)
 		}
 	})
 }
 
 func FuzzRestore(f *testing.F) {
-	entries := v1Entries(f)
+	entries := someEntries(f)
 	for i := range entries {
 		f.Add(apply(f, entries[:i]).Snapshot())
 	}
+	_, v1 := kept(f, "v1")
+	f.Add(v1)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m := New()
+		m := New(testReplica(1))
 		if m.Restore(b) != nil {
 			return
 		}
-		if err := New().Restore(m.Snapshot()); err != nil {
+		if err := New(testReplica(1)).Restore(m.Snapshot()); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -15,7 +15,7 @@ import (
 type Stream struct {
 	Account string            `json:"account"`
 	Name    string            `json:"name"`
-	Group   uint64            `json:"group"` // id of its raft group
+	Group   Group             `json:"group"`
 	Created time.Time         `json:"created"`
 	Config  *api.StreamConfig `json:"config"`
 }
@@ -25,7 +25,7 @@ type Consumer struct {
 	Account string              `json:"account"`
 	Stream  string              `json:"stream"`
 	Name    string              `json:"name"`
-	Group   uint64              `json:"group"` // id of its raft group
+	Group   Group               `json:"group"`
 	Created time.Time           `json:"created"`
 	Config  *api.ConsumerConfig `json:"config"`
 }
@@ -78,24 +78,44 @@ func (m *Machine) Consumers(account, stream string) []Consumer {
 	return list
 }
 
-// Removed reports whether a group was given to a stream or consumer that the log has deleted.
-func (m *Machine) Removed(group uint64) bool {
-	if group < FirstGroup || group >= m.next {
+// Removed reports whether a log on a node is of a replica of which the catalogue knows that it is gone: its
+// group was deleted, or goes on without it. It is false for what the catalogue does not know.
+func (m *Machine) Removed(node, log uint64) bool {
+	id, generation := GroupOfLog(log), log>>groupBits
+	if id < FirstGroup || id >= m.next {
 		return false
 	}
-	for _, streams := range m.accounts {
-		for _, s := range streams {
-			if s.Group == group {
-				return false
-			}
-			for _, c := range s.consumers {
-				if c.Group == group {
-					return false
+	for g := range m.groups() {
+		if g.ID != id {
+			continue
+		}
+		if member, ok := g.Replica(node); ok && g.LogOf(member) == log {
+			return false
+		}
+		if generation == 0 {
+			return slices.ContainsFunc(g.Began, func(replica uint64) bool { return NodeOf(replica) == node })
+		}
+		return generation <= g.Given
+	}
+	return true
+}
+
+// groups yields the groups of all streams and consumers, in no order.
+func (m *Machine) groups() iter.Seq[*Group] {
+	return func(yield func(*Group) bool) {
+		for _, streams := range m.accounts {
+			for _, s := range streams {
+				if !yield(&s.Group) {
+					return
+				}
+				for _, c := range s.consumers {
+					if !yield(&c.Group) {
+						return
+					}
 				}
 			}
 		}
 	}
-	return true
 }
 
 // Reserved returns the bytes that the streams of an account with that storage reserve by max_bytes.

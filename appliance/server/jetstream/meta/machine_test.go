@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -22,17 +20,71 @@ type fixture struct {
 	limits api.Limits
 }
 
+// newFixture returns a machine with five nodes.
 func newFixture(t *testing.T) *fixture {
-	return &fixture{Machine: New(), t: t, limits: api.Limits{Account: api.Unlimited()}}
+	f := &fixture{Machine: New(testReplica(1)), t: t, limits: api.Limits{Account: api.Unlimited(), Clustered: true}}
+	for i := range uint64(5) {
+		f.want(f.do(putNode(i+1, 0)), nil)
+	}
+	return f
+}
+
+// testReplica is that of the meta group on node i.
+func testReplica(i uint64) uint64 { return i<<NodeBits | 0x00abc }
+
+// testNode is the id of node i.
+func testNode(i uint64) uint64 { return NodeOf(testReplica(i)) }
+
+func testNodes(list ...uint64) []uint64 {
+	var nodes []uint64
+	for _, i := range list {
+		nodes = append(nodes, testNode(i))
+	}
+	return nodes
+}
+
+// putNode enters node i in place of another, if that is not 0.
+func putNode(i, replaces uint64) *Entry {
+	e := &Entry{Op: OpPutNode, Node: &Node{ID: testNode(i), Replica: testReplica(i), Name: fmt.Sprintf("n%d", i)}}
+	if replaces != 0 {
+		e.Replaces, e.Node.Name = testNode(replaces), fmt.Sprintf("n%d", replaces)
+	}
+	return e
+}
+
+// candidates are the nodes of a machine, all of them online.
+func candidates(m *Machine) []Candidate {
+	var list []Candidate
+	carried := m.Carried()
+	for _, n := range m.Nodes() {
+		if !n.Removed {
+			list = append(list, Candidate{Node: n.ID, Name: n.Name, Tags: n.Tags, Online: true, Replicas: carried[n.ID],
+				StoreFree: UnknownRoom, MemoryFree: UnknownRoom})
+		}
+	}
+	return list
+}
+
+// placeFor chooses the nodes of a stream as the engine does.
+func placeFor(m *Machine, account string, c *api.StreamConfig) []uint64 {
+	p := PlacementOf(c, "")
+	if old, ok := m.Stream(account, c.Name); ok {
+		p.Keep = nodesOf(old.Group.Carrying())
+	}
+	nodes, err := Place(candidates(m), p)
+	if err != nil {
+		return nil
+	}
+	return nodes
 }
 
 // do applies e through its encoding.
 func (f *fixture) do(e *Entry) Effects {
 	f.t.Helper()
-	if e.Account == "" {
+	if e.Account == "" && e.Node == nil {
 		e.Account = "A"
 	}
-	e.Time = testTime
+	e.Time, e.ID = testTime, "id"
 	if e.Op == OpPutStream || e.Op == OpPutConsumer {
 		limits := f.limits
 		e.Limits = &limits
@@ -45,6 +97,9 @@ func (f *fixture) do(e *Entry) Effects {
 	fx, err := f.Apply(b)
 	if err != nil {
 		f.t.Fatalf("apply: %v", err)
+	}
+	if fx.ID != e.ID {
+		f.t.Fatalf("%s: effects of %q", b, fx.ID)
 	}
 	if err := f.check(); err != nil {
 		f.t.Fatalf("after %s: %v", b, err)
@@ -61,7 +116,8 @@ func (f *fixture) stream(action Action, c api.StreamConfig) Effects {
 	if err != nil {
 		f.t.Fatalf("normalize: %v", err)
 	}
-	return f.do(&Entry{Op: OpPutStream, Stream: c.Name, StreamConfig: &n, Action: action})
+	return f.do(&Entry{Op: OpPutStream, Stream: c.Name, StreamConfig: &n, Action: action,
+		Nodes: placeFor(f.Machine, "A", &n)})
 }
 
 func (f *fixture) consumer(action Action, stream string, c api.ConsumerConfig) Effects {
@@ -83,12 +139,12 @@ func TestMachineStreamLife(t *testing.T) {
 	f := newFixture(t)
 	fx := f.stream(ActionCreate, api.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
 	f.want(fx, nil)
-	if !fx.Created || fx.Stream.Group != FirstGroup || !fx.Stream.Created.Equal(testTime) {
+	if !fx.Created || fx.Stream.Group.ID != FirstGroup || !fx.Stream.Created.Equal(testTime) {
 		t.Errorf("created: %+v", fx)
 	}
 	fx = f.stream(ActionCreate, api.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
 	f.want(fx, nil)
-	if fx.Created || fx.Changed || fx.Stream.Group != FirstGroup {
+	if fx.Created || fx.Changed || fx.Stream.Group.ID != FirstGroup {
 		t.Errorf("created again: %+v", fx)
 	}
 	f.want(f.stream(ActionCreate, api.StreamConfig{Name: "S", MaxMsgs: 3}), api.ErrStreamNameExist)
@@ -104,7 +160,7 @@ func TestMachineStreamLife(t *testing.T) {
 	if c := fx.Stream.Config; c.MaxAge != 0 || !c.DenyDelete || c.Discard != api.DiscardNew {
 		t.Errorf("sealed: %+v", c)
 	}
-	if got, ok := f.Stream("A", "T"); !ok || !got.Config.Sealed || got.Group != FirstGroup+1 {
+	if got, ok := f.Stream("A", "T"); !ok || !got.Config.Sealed || got.Group.ID != FirstGroup+1 {
 		t.Errorf("looked up: %+v, %v", got, ok)
 	}
 
@@ -117,8 +173,8 @@ func TestMachineStreamLife(t *testing.T) {
 		f.want(f.do(&Entry{Op: OpDeleteStream, Stream: name}), api.ErrStreamNotFound)
 	}
 	fx = f.stream(ActionCreate, api.StreamConfig{Name: "S"})
-	if fx.Stream.Group != FirstGroup+2 {
-		t.Errorf("group %d is not new", fx.Stream.Group)
+	if fx.Stream.Group.ID != FirstGroup+2 {
+		t.Errorf("group %d is not new", fx.Stream.Group.ID)
 	}
 }
 
@@ -129,7 +185,7 @@ func TestMachineAccountsAreApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, account := range []string{"B", "A"} {
-		f.want(f.do(&Entry{Op: OpPutStream, Account: account, Stream: "S", StreamConfig: &c, Action: ActionCreate}), nil)
+		f.want(f.do(&Entry{Op: OpPutStream, Account: account, Stream: "S", StreamConfig: &c, Action: ActionCreate, Nodes: testNodes(1)}), nil)
 	}
 	if got := f.Accounts(); !slices.Equal(got, []string{"A", "B"}) {
 		t.Errorf("accounts %v", got)
@@ -168,7 +224,7 @@ func TestMachineConsumerLife(t *testing.T) {
 	f.want(f.consumer(ActionUpdate, "S", c), api.ErrConsumerDoesNotExist)
 	fx := f.consumer(ActionCreate, "S", c)
 	f.want(fx, nil)
-	if !fx.Created || fx.Consumer.Group != FirstGroup+1 || fx.Consumer.Config.AckWait != api.DefaultAckWait {
+	if !fx.Created || fx.Consumer.Group.ID != FirstGroup+1 || fx.Consumer.Config.AckWait != api.DefaultAckWait {
 		t.Errorf("created: %+v", fx.Consumer)
 	}
 	if fx = f.consumer(ActionCreate, "S", c); fx.Error != nil || fx.Changed || fx.Created {
@@ -179,7 +235,7 @@ func TestMachineConsumerLife(t *testing.T) {
 	old := fx.Consumer
 	fx = f.consumer(ActionUpdate, "S", c)
 	f.want(fx, nil)
-	if fx.Created || !fx.Changed || fx.Consumer.Config.MaxAckPending != 7 || fx.Consumer.Group != FirstGroup+1 {
+	if fx.Created || !fx.Changed || fx.Consumer.Config.MaxAckPending != 7 || fx.Consumer.Group.ID != FirstGroup+1 {
 		t.Errorf("updated: %+v", fx)
 	}
 	if old.Config.MaxAckPending != 1000 {
@@ -289,13 +345,16 @@ func TestMachineDoesNotApplyWhatItCanNotRead(t *testing.T) {
 		want    error
 	}{
 		{0, `{}`, ErrVersion},
-		{2, `{}`, ErrVersion},
+		{3, `{}`, ErrVersion},
 		{1, ``, ErrCorrupt},
 		{1, `{}x`, ErrCorrupt},
 		{1, `{"op":"delete_stream","new":1}`, ErrCorrupt},
 		{1, `{"op":"nope","stream":"S"}`, ErrInvalidEntry},
 		{1, `{"op":"delete_stream","stream":"S"}`, ErrInvalidEntry},
 		{1, `{"op":"put_stream","account":"A"}`, ErrInvalidEntry},
+		{1, `{"op":"remove_node","node":{"id":1048575,"replica":1,"name":"n"}}`, ErrInvalidEntry},
+		{2, `{"op":"put_node","node":{"id":1048574,"replica":1,"name":"n"}}`, ErrInvalidEntry},
+		{2, `{"op":"put_node","account":"A","node":{"id":1048575,"replica":1,"name":"n"}}`, ErrInvalidEntry},
 		{1, `{"op":"delete_stream","account":"A"}`, ErrInvalidEntry},
 		{1, `{"op":"pause_consumer","account":"A"}`, ErrInvalidEntry},
 	} {
@@ -308,84 +367,5 @@ func TestMachineDoesNotApplyWhatItCanNotRead(t *testing.T) {
 	}
 	if !bytes.Equal(before, f.Snapshot()) {
 		t.Error("the catalogue changed")
-	}
-}
-
-// randomEntry makes an entry that a proposer could have made, on few names so that entries meet.
-func randomEntry(t *testing.T, r *rand.Rand, limits *api.Limits) []byte {
-	pick := func(list ...string) string { return list[r.IntN(len(list))] }
-	ops := []Op{OpPutStream, OpPutStream, OpDeleteStream, OpPutConsumer, OpPutConsumer, OpPutConsumer, OpDeleteConsumer, OpPauseConsumer}
-	e := Entry{Time: testTime.Add(time.Duration(r.Int64N(1e12))), Account: pick("A", "B"), Stream: pick("S", "T", "U", "V"),
-		Op: ops[r.IntN(len(ops))]}
-	switch e.Op {
-	case OpPutStream:
-		c := api.StreamConfig{Name: e.Stream, Subjects: []string{pick("a", "b.>", "c.*", e.Stream)}, Retention: api.Retention(r.IntN(3)),
-			MaxMsgs: r.Int64N(2), MaxBytes: r.Int64N(400), AllowDirect: r.IntN(2) == 0, Metadata: map[string]string{pick("k", "l"): pick("v", "w")}}
-		n, err := c.Normalize(limits, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.StreamConfig, e.Action, e.Limits = &n, Action(pick("create", "update")), limits
-	case OpPutConsumer:
-		e.Consumer = pick("C", "D", "E")
-		e.ConsumerConfig = &api.ConsumerConfig{Durable: e.Consumer, AckPolicy: api.AckPolicy(r.IntN(3)), FilterSubject: pick("", "a", "b.x", "b.>"),
-			DeliverSubject: pick("", "d"), MaxAckPending: r.IntN(3), Metadata: map[string]string{"k": pick("v", "w")}}
-		e.Action, e.Limits, e.Pedantic = Action(pick("create", "update", "")), limits, r.IntN(4) == 0
-	case OpDeleteConsumer:
-		e.Consumer = pick("C", "D", "E")
-	case OpPauseConsumer:
-		e.Consumer = pick("C", "D", "E")
-		if until := testTime.Add(time.Duration(r.Int64N(1e15))); r.IntN(2) == 0 {
-			e.PauseUntil = &until
-		}
-	}
-	b, err := e.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// TestMachineIsDeterministic applies a random log to two machines, one of which is replaced by a
-// restored snapshot of itself now and then.
-func TestMachineIsDeterministic(t *testing.T) {
-	limits := &api.Limits{Account: api.Unlimited(), MaxConsumers: 2, MaxStore: 1000}
-	limits.Account.MaxStreams = 3
-	for seed := range uint64(8) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		a, b := New(), New()
-		outcome := map[uint16]int{}
-		for step := range 400 {
-			entry := randomEntry(t, r, limits)
-			x, err := a.Apply(entry)
-			if err != nil {
-				t.Fatalf("seed %d step %d: %v", seed, step, err)
-			}
-			if x.Error != nil {
-				outcome[x.Error.ErrCode]++
-			} else {
-				outcome[0]++
-			}
-			if r.IntN(10) == 0 {
-				restored := New()
-				if err := restored.Restore(b.Snapshot()); err != nil {
-					t.Fatalf("seed %d step %d: %v", seed, step, err)
-				}
-				b = restored
-			}
-			y, err := b.Apply(entry)
-			if err != nil || !reflect.DeepEqual(x, y) {
-				t.Fatalf("seed %d step %d: %s\neffects %+v\n    and %+v, %v", seed, step, entry, x, y, err)
-			}
-			if err := a.check(); err != nil {
-				t.Fatalf("seed %d step %d: %s: %v", seed, step, entry, err)
-			}
-			if !bytes.Equal(a.Snapshot(), b.Snapshot()) {
-				t.Fatalf("seed %d step %d: %s\nsnapshots %s\n      and %s", seed, step, entry, a.Snapshot(), b.Snapshot())
-			}
-		}
-		if outcome[0] < 50 || len(outcome) < 8 {
-			t.Errorf("seed %d: the log is too uniform: %v", seed, outcome)
-		}
 	}
 }
