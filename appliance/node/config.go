@@ -26,11 +26,12 @@ const (
 type Settings struct {
 	File string // path of the configuration file; empty: the built-in defaults
 
-	Host             string // address to listen on for clients; default 0.0.0.0
-	Port             int    // TCP port for clients; 0: the kernel picks a free one
-	ServerName       string // empty: the node makes one
-	MaxConnections   int    // clients at a time; -1: none are accepted; default 65536
-	MaxSubscriptions int    // subscriptions of one client; 0: unlimited
+	Host             string   // address to listen on for clients; default 0.0.0.0
+	Port             int      // TCP port for clients; 0: the kernel picks a free one
+	ServerName       string   // empty: the node makes one
+	Tags             []string // server_tags, in lower case; placements of streams ask for them
+	MaxConnections   int      // clients at a time; -1: none are accepted; default 65536
+	MaxSubscriptions int      // subscriptions of one client; 0: unlimited
 
 	MaxPayload     int           // bytes of one message's header and data; default 1 MiB
 	MaxPending     int64         // bytes waiting for one client before it is slow; default 64 MiB
@@ -53,6 +54,10 @@ type Settings struct {
 	Cluster   *Cluster // nil: the node is alone
 	Log       LogSettings
 	PidFile   string // file that receives the process id; empty: none
+
+	// BoxSocket is the unix socket of the box that runs this node (appliance/system); empty: there is
+	// none. It comes from the command line, not from the file.
+	BoxSocket string
 }
 
 // Account is an isolated subject space with its users.
@@ -126,6 +131,9 @@ type JetStream struct {
 	Domain   string
 	Key      string // what the stored data is encrypted under; empty: it is not
 	PrevKey  string // what it was encrypted under before; empty: nothing else
+
+	// UniqueTag begins the tag in which the nodes of a stream have to differ, such as "zone:"; empty: none.
+	UniqueTag string
 
 	MaxMemory int64 // bytes of memory streams; -1: unlimited
 	MaxStore  int64 // bytes of file streams; -1: unlimited

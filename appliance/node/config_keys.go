@@ -21,7 +21,7 @@ var (
 		"ports_file_dir", "prof_block_rate", "prof_port", "proxies", "proxy_protocol",
 		"reconnect_error_reports", "remote_syslog", "resolver", "resolver_pinned_accounts",
 		"resolver_preload", "resolver_tls", "root", "root_operator", "root_operators", "roots",
-		"server_metadata", "server_tags", "syslog", "trace_headers", "trace_verbose", "trusted",
+		"server_metadata", "syslog", "trace_headers", "trace_verbose", "trusted",
 		"trusted_keys", "websocket", "write_timeout", "ws",
 	}
 	unsupportedTLS = []string{
@@ -34,7 +34,7 @@ var (
 	unsupportedJetStream = []string{
 		"extension_hint", "info_queue_limit", "max_buffered_msgs", "max_buffered_size",
 		"max_concurrent_io", "max_outstanding_catchup", "meta_compact", "meta_compact_size",
-		"meta_compact_sync", "request_queue_limit", "strict", "tpm", "unique_tag",
+		"meta_compact_sync", "request_queue_limit", "strict", "tpm",
 	}
 	unsupportedJetStreamLimits = []string{"batch", "default_max_consumers", "max_ha_assets"}
 	unsupportedAccount         = []string{

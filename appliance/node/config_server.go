@@ -2,6 +2,7 @@ package node
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -14,6 +15,7 @@ func (c *checker) server(v value, s *Settings) {
 			"listen":                 c.onlyListen(&c.listen, c.hostPort(&s.Host, port)),
 			"host":                   c.onlyListen(&c.listen, c.str(&s.Host)),
 			"port":                   c.onlyListen(&c.listen, port),
+			"server_tags":            func(v value) { s.Tags = c.tags(v) },
 			"server_name":            func(v value) { c.serverName = v; c.nodeName(&s.ServerName)(v) },
 			"max_payload":            func(v value) { c.maxPayload = v; size(c, &s.MaxPayload, 1, math.MaxInt32)(v) },
 			"max_pending":            size(c, &s.MaxPending, 1, math.MaxInt64),
@@ -70,6 +72,32 @@ func (c *checker) nodeName(to *string) func(value) {
 			c.fail(v, "want a name without spaces, dots and wildcards, got %s", v.show())
 		}
 	}
+}
+
+// tags reads what the server is known by, for the placement of streams.
+func (c *checker) tags(v value) []string {
+	var tags []string
+	items := []value{v}
+	if list, ok := v.raw.([]any); ok {
+		items = v.items(list)
+	}
+	for _, item := range items {
+		if t := c.tag(item); t != "" && !slices.Contains(tags, t) {
+			tags = append(tags, t)
+		}
+	}
+	return tags
+}
+
+// tag reads a tag, or the beginning of one. As in nats-server, case and spaces around it do not matter.
+func (c *checker) tag(v value) string {
+	var t string
+	c.str(&t)(v)
+	t = strings.ToLower(strings.TrimSpace(t))
+	if _, ok := v.raw.(string); ok && t == "" {
+		c.fail(v, "want a tag that is not empty")
+	}
+	return t
 }
 
 // maxConnections reads a bound of clients; as in nats-server, 0 lets none in.
@@ -140,6 +168,7 @@ func (c *checker) jetstream(v value, js *JetStream) {
 			"key":              c.storeKey(&js.Key),
 			"prev_key":         c.storeKey(&js.PrevKey),
 			"cipher":           c.cipher,
+			"unique_tag":       func(v value) { js.UniqueTag = c.tag(v) },
 			"limits":           func(v value) { c.jetstreamLimits(v, js) },
 		},
 		aliases: map[string]string{
@@ -208,7 +237,13 @@ func (c *checker) jetstreamLimits(v value, js *JetStream) {
 // appliance checks the block that the box reads and the server does not: names and kinds only.
 func (c *checker) appliance(v value) {
 	text := func(v value) { c.str(new(string))(v) }
-	list := func(v value) { c.strs(v) }
+	list := func(v value) {
+		switch v.raw.(type) {
+		case bool, int64: // "ntp: off", a serial number
+		default:
+			c.strs(v)
+		}
+	}
 	block := func(v value) {
 		switch v.raw.(type) {
 		case map[string]any, string, []any:

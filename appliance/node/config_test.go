@@ -47,6 +47,10 @@ func TestLoadErrors(t *testing.T) {
 			`n.conf:2:3: "leafnodes" is not supported by this version
 n.conf:3:13: "jetstream.tpm" is not supported by this version
 n.conf:3:21: jetstream.cipher: "chacha" is not supported by this version, aes is`},
+		{"tags", "server_tags: [ a, 7, \" \" ]\njetstream { unique_tag: \"\" }",
+			`n.conf:1:19: server_tags[1]: want a string (quote it), got 7
+n.conf:1:23: server_tags[2]: want a tag that is not empty
+n.conf:2:13: jetstream.unique_tag: want a tag that is not empty`},
 		{"keys", "jetstream { key: \"\", prev_ek: 7, cipher: rot13 }",
 			`n.conf:1:13: jetstream.key: want a key that is not empty; without the line nothing is encrypted
 n.conf:1:22: jetstream.prev_ek: want a string (quote it)
@@ -208,10 +212,11 @@ accounts {
 }
 system_account: SYS
 no_auth_user: bob
+server_tags: [ "zone:A", " ssd ", SSD ]
 jetstream {
   store_dir: "/data/js", domain: hub
   max_memory_store: 64MB, max_file_store: "2G"
-  sync_interval: always
+  sync_interval: always, unique_tag: "Zone:"
   encryption_key: $SECRET, prev_key: "older", cipher: AES
   limits { max_ack_pending: 100, max_request_batch: 250, duplicate_window: "5m" }
 }
@@ -224,6 +229,7 @@ appliance { hostname: box, network { eth0: dhcp }, ntp: [ a, b ], disks: "/dev/s
 	}
 	want := &Settings{
 		File: s.File, Host: "127.0.0.1", Port: 0, ServerName: "n1",
+		Tags:           []string{"zone:a", "ssd"},
 		MaxConnections: 10, MaxSubscriptions: 5,
 		MaxPayload: 2 << 20, MaxPending: 1e9, MaxControlLine: 4096,
 		PingInterval: 30 * time.Second, PingMax: 4, WriteDeadline: 3 * time.Second,
@@ -231,7 +237,7 @@ appliance { hostname: box, network { eth0: dhcp }, ntp: [ a, b ], disks: "/dev/s
 		SystemAccount: "SYS", NoAuthUser: "bob", AuthTimeout: 2 * time.Second,
 		TLS: TLS{Timeout: 2 * time.Second},
 		JetStream: JetStream{
-			Enabled: true, StoreDir: "/data/js", Domain: "hub", MaxMemory: 64 << 20, MaxStore: 2 << 30,
+			Enabled: true, StoreDir: "/data/js", Domain: "hub", UniqueTag: "zone:", MaxMemory: 64 << 20, MaxStore: 2 << 30,
 			Key: "s3cret", PrevKey: "older", MaxAckPending: 100, MaxRequestBatch: 250, Duplicates: 5 * time.Minute,
 		},
 		Log:     LogSettings{Debug: true, File: "/var/log/n.log"},

@@ -12,12 +12,15 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"millrace/appliance/server/broker"
 	"millrace/appliance/server/jetstream"
 	"millrace/appliance/server/jetstream/api"
 	"millrace/plugins/service"
+	"millrace/raft"
+	"millrace/storage/catalog"
 )
 
 // serverVersion is what INFO tells clients; they gate features on it, so it is the version of
@@ -36,11 +39,19 @@ type Node struct {
 	log      *slog.Logger
 	broker   *broker.Broker
 	listener net.Listener
-	store    *store            // nil without JetStream
-	engine   *jetstream.Engine // nil without JetStream
+	catalog  *catalog.Catalog                 // nil without JetStream
+	peering  *peering                         // nil without JetStream, and without a cluster
+	store    *store                           // nil without JetStream, and in a cluster before it is formed
+	engine   *jetstream.Engine                // nil like store
+	serving  atomic.Pointer[jetstream.Engine] // engine, for those who ask meanwhile
 	plugins  []*service.Service
+	box      *box        // nil but on a box
+	ready    atomic.Bool // all that was to be started has been
 	fatal    chan error
 	wg       sync.WaitGroup
+
+	stopForming context.CancelFunc // ends what forming waits for; nil: nothing
+	forming     sync.WaitGroup     // of the start of streams that waits for the cluster
 }
 
 // closeTime is how long a start that failed waits for what it had opened.
@@ -99,22 +110,28 @@ func (n *Node) start() error {
 	cfg.ReservedReplies = []string{ackPrefix, "_R_"}
 	cfg.CarrierReply = broker.CarrierReply{Prefix: ackPrefix, Tokens: ackTokens}
 	cfg.Logger = n.log
+	if n.settings.JetStream.Enabled {
+		if err := n.openCatalog(&cfg); err != nil {
+			return err
+		}
+	}
 	if n.broker, err = broker.New(cfg); err != nil {
 		return err
 	}
+	if err := n.broker.ServeServerRequestLater("HEALTHZ", func(request []byte, done func(any, error)) {
+		n.wg.Go(func() { done(n.health(request)) })
+	}); err != nil {
+		return err
+	}
+	if n.settings.BoxSocket != "" { // first: the box may want to know why the rest takes long
+		if n.box, err = startBox(n.settings.BoxSocket, n.broker, n.health); err != nil {
+			return err
+		}
+	}
 	if n.settings.JetStream.Enabled {
-		begin := time.Now()
-		if n.store, err = openStore(n.settings.JetStream, n.log, n.fail); err != nil {
+		if err := n.startStreams(); err != nil {
 			return err
 		}
-		if n.engine, err = jetstream.Start(n.engineConfig()); err != nil {
-			return err
-		}
-		if err := n.startPlugins(); err != nil {
-			return err
-		}
-		n.log.Info("streams recovered", "store", n.settings.JetStream.StoreDir,
-			"streams", n.engine.Streams(), "took", time.Since(begin).Round(time.Millisecond))
 	}
 	addr := net.JoinHostPort(n.settings.Host, strconv.Itoa(n.settings.Port))
 	if n.listener, err = net.Listen("tcp", addr); err != nil {
@@ -128,6 +145,9 @@ func (n *Node) start() error {
 		if err := n.broker.JoinCluster(routes, n.listener.Addr()); err != nil {
 			return err
 		}
+		if n.peering != nil {
+			n.peering.joined()
+		}
 		n.log.Info("routes", "url", "nats://"+routes.Addr().String(), "cluster", n.broker.Cluster())
 	}
 	n.wg.Go(func() {
@@ -140,8 +160,93 @@ func (n *Node) start() error {
 			return fmt.Errorf("write pid_file: %w", err)
 		}
 	}
+	n.ready.Store(true)
 	n.log.Info("ready", "url", "nats://"+n.listener.Addr().String(), "server", n.broker.Name(), "version", Version())
 	return nil
+}
+
+// startStreams recovers what is stored and serves it: at once on a node that is alone or has founded its
+// cluster by itself. Elsewhere it returns while that is waited for; until then requests to streams find
+// nobody.
+func (n *Node) startStreams() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stopForming = cancel
+	if n.peering != nil {
+		if err := n.peering.begin(n.broker); err != nil {
+			return err
+		}
+		select {
+		case <-n.peering.decided:
+		default:
+			n.forming.Go(func() {
+				if err := n.serveStreams(ctx); err != nil && ctx.Err() == nil {
+					n.fail(err)
+				}
+			})
+			return nil
+		}
+	}
+	return n.serveStreams(ctx)
+}
+
+// serveStreams starts the engine once the node knows its cluster.
+func (n *Node) serveStreams(ctx context.Context) error {
+	m, err := n.formCluster(ctx)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if n.store, err = openStoreOf(n.catalog, n.settings.JetStream, n.log, n.fail); err != nil {
+		return err
+	}
+	if err := n.store.startHost(m.Transport, n.log); err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	if n.engine, err = jetstream.Start(n.engineConfig(m)); err != nil {
+		return err
+	}
+	n.serving.Store(n.engine)
+	if err := n.engine.ServeServer(n.broker.ServeServerRequestLater); err != nil {
+		return err
+	}
+	if err := n.startPlugins(); err != nil {
+		return err
+	}
+	if m.Transport != nil {
+		n.log.Info("storage node", "cluster", n.broker.Cluster(), "store", n.settings.JetStream.StoreDir)
+		return nil
+	}
+	n.log.Info("streams recovered", "store", n.settings.JetStream.StoreDir,
+		"streams", n.engine.Streams(), "took", time.Since(begin).Round(time.Millisecond))
+	return nil
+}
+
+// clusterName returns the name of the cluster, empty for a node without one.
+func (n *Node) clusterName() string {
+	if n.settings.Cluster == nil {
+		return ""
+	}
+	return n.broker.Cluster()
+}
+
+// heard returns when another storage node was last heard of, the zero time if never.
+func (n *Node) heard(node uint64) time.Time {
+	for _, p := range n.store.host.Peers() {
+		if p.Node == node {
+			return p.Heard
+		}
+	}
+	return time.Time{}
+}
+
+// online reports whether another storage node is heard of.
+func (n *Node) online(node uint64) bool {
+	for _, p := range n.store.host.Peers() {
+		if p.Node == node {
+			return p.State == raft.PeerAlive
+		}
+	}
+	return false
 }
 
 // Addr is the address on which the node accepts clients.
@@ -168,11 +273,22 @@ func (n *Node) LameDuck(ctx context.Context) {
 // is lost however short ctx is.
 func (n *Node) Close(ctx context.Context) error {
 	var errs []error
+	n.ready.Store(false)
+	if n.box != nil {
+		n.box.close()
+	}
+	if n.stopForming != nil {
+		n.stopForming()
+		n.forming.Wait()
+	}
 	for _, s := range n.plugins {
 		s.Close()
 	}
 	if n.engine != nil {
 		n.engine.Close()
+	}
+	if n.peering != nil {
+		n.peering.close()
 	}
 	if n.broker != nil {
 		n.broker.Shutdown()
@@ -180,6 +296,8 @@ func (n *Node) Close(ctx context.Context) error {
 	n.wg.Wait()
 	if n.store != nil {
 		errs = append(errs, n.store.close())
+	} else if n.catalog != nil {
+		errs = append(errs, n.catalog.Close())
 	}
 	if p := n.settings.PidFile; p != "" && n.listener != nil {
 		errs = append(errs, os.Remove(p))
@@ -188,9 +306,12 @@ func (n *Node) Close(ctx context.Context) error {
 }
 
 // engineConfig connects the stream engine with the broker's accounts and the node's store.
-func (n *Node) engineConfig() jetstream.Config {
+func (n *Node) engineConfig(m *membership) jetstream.Config {
 	js := n.settings.JetStream
 	cfg := jetstream.Config{
+		System: bus{n.broker.SystemAccount()}, Node: m.Node, Replica: n.catalog.NodeID(), Founders: m.Founders,
+		Name: n.broker.Name(), ServerID: n.broker.ID(), Tags: n.settings.Tags, UniqueTag: js.UniqueTag,
+		Cluster: n.clusterName(), Online: n.online, Heard: n.heard, Fatal: n.fail,
 		Groups: n.store.groups, Log: n.store.journal, Logger: n.log, Version: serverVersion,
 		Bus:      func(account string) jetstream.Bus { return bus{n.broker.Account(account)} },
 		Accounts: map[string]api.AccountLimits{},

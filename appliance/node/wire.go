@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"millrace/appliance/node/logstore"
 	"millrace/appliance/server/broker"
 	"millrace/appliance/server/jetstream"
 	"millrace/raft"
+	"millrace/raft/transport"
 	"millrace/storage/catalog"
 	"millrace/storage/journal"
 	"millrace/storage/vfs"
@@ -30,13 +30,18 @@ var (
 type store struct {
 	catalog *catalog.Catalog
 	journal *journal.Log
-	host    *raft.Host
+	host    *raft.Host // nil before startHost
 	groups  *groups
 }
 
 // openStore opens or makes the store. fatal is called when it cannot be written any more.
 func openStore(js JetStream, log *slog.Logger, fatal func(error)) (*store, error) {
-	s := &store{}
+	return openStoreOf(nil, js, log, fatal)
+}
+
+// openStoreOf is openStore with a catalog that is open already; the store closes it. nil: it opens that too.
+func openStoreOf(c *catalog.Catalog, js JetStream, log *slog.Logger, fatal func(error)) (*store, error) {
+	s := &store{catalog: c}
 	err := s.open(js, log, fatal)
 	switch {
 	case errors.Is(err, journal.ErrWrongKey):
@@ -71,25 +76,53 @@ func (s *store) open(js JetStream, log *slog.Logger, fatal func(error)) error {
 	if err != nil {
 		return fmt.Errorf("prev_key: %w", err)
 	}
-	if s.catalog, err = catalog.Open(filepath.Join(dir, "catalog.db")); err != nil {
-		return err
+	if s.catalog == nil {
+		if s.catalog, err = catalog.Open(filepath.Join(dir, "catalog.db")); err != nil {
+			return err
+		}
 	}
 	s.journal, err = journal.Open(journal.Config{
 		FS: fs, Dir: filepath.Join(dir, "journal"), Catalog: s.catalog, Logger: log, OnFatal: fatal,
 		Key: key, PrevKey: prevKey, Keys: s.catalog,
 	})
+	return err
+}
+
+// The times of the raft host: streams of a node that has died have other leaders within a second. A node that
+// stands still for longer than deadAfter loses its leaders for no good reason, which costs elections and
+// nothing else. promiseTime is the same on all nodes of a cluster, of whatever version.
+const (
+	tick           = 50 * time.Millisecond
+	beat           = 100 * time.Millisecond
+	suspectAfter   = 350 * time.Millisecond
+	promiseTime    = 600 * time.Millisecond
+	deadAfter      = 650 * time.Millisecond
+	failoverJitter = 150 * time.Millisecond
+)
+
+// startHost starts the raft host. t reaches the other nodes; nil: there are none.
+func (s *store) startHost(t *transport.Transport, log *slog.Logger) error {
+	var carrier raft.Transport
+	if t != nil {
+		carrier = t
+	}
+	s.groups = &groups{journal: s.journal, machines: map[raft.GroupID]jetstream.Machine{}}
+	var err error
+	s.host, err = raft.Open(raft.Config{
+		Node: nodeOf(s.catalog.NodeID()), NodeOf: nodeOf, Transport: carrier,
+		Log: logstore.Store{Log: s.journal}, LogFailed: s.journal.Failed(), Logger: log,
+		Admit: s.journal.Admit, AdmitControl: s.journal.AdmitControl, OnGroupFailure: s.groups.failed,
+		TickInterval: tick, BeatInterval: beat, SuspectAfter: suspectAfter, DeadAfter: deadAfter,
+		PromiseTime: promiseTime, FailoverJitter: failoverJitter,
+	})
 	if err != nil {
 		return err
 	}
-	s.groups = &groups{
-		journal: s.journal, node: s.catalog.NodeID(), fatal: fatal, starting: map[uint64]chan error{},
-	}
-	s.host, err = raft.Open(raft.Config{
-		Node: s.groups.node, Log: logstore.Store{Log: s.journal}, LogFailed: s.journal.Failed(), Logger: log,
-		Admit: s.journal.Admit, AdmitControl: s.journal.AdmitControl, OnGroupFailure: s.groups.failed,
-	})
 	s.groups.host = s.host
-	return err
+	if t != nil {
+		return t.Start(s.host)
+	}
+	return nil
 }
 
 func (s *store) close() error {
@@ -105,93 +138,6 @@ func (s *store) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// groups starts groups of this node alone.
-type groups struct {
-	host    *raft.Host
-	journal *journal.Log
-	node    uint64
-	fatal   func(error)
-
-	mu       sync.Mutex
-	starting map[uint64]chan error // where the failure of a group that does not lead yet goes
-}
-
-// stallPoll is how often a start looks whether the journal can write, and stallPatience how many
-// looks in a row must say that it cannot before the start is given up.
-const (
-	stallPoll     = time.Second
-	stallPatience = 3
-)
-
-// Start replays a group's log and returns when the group leads. It gives up when the journal has
-// failed, or has no room left for the writes that this takes.
-func (g *groups) Start(id uint64, jm jetstream.Machine) (jetstream.Group, error) {
-	if err := g.journal.AdmitStart(); err != nil && !errors.Is(err, journal.ErrBusy) {
-		return nil, fmt.Errorf("start group %d: %w", id, err)
-	}
-	m, ready := newMachine(jm)
-	failed := make(chan error, 1)
-	g.mu.Lock()
-	g.starting[id] = failed
-	g.mu.Unlock()
-	defer func() {
-		g.mu.Lock()
-		delete(g.starting, id)
-		g.mu.Unlock()
-	}()
-	group, err := g.host.Start(raft.GroupSpec{ID: raft.GroupID(id), Voters: []uint64{g.node}}, m)
-	if err != nil {
-		return nil, err
-	}
-	if err := g.await(ready, failed); err != nil {
-		group.Stop()
-		return nil, fmt.Errorf("start group %d: %w", id, err)
-	}
-	return group, nil
-}
-
-// await waits until a group is ready, has failed, or is not to become ready.
-func (g *groups) await(ready <-chan struct{}, failed <-chan error) error {
-	poll := time.NewTicker(stallPoll)
-	defer poll.Stop()
-	for stalled := 0; ; {
-		select {
-		case <-ready:
-			return nil
-		case err := <-failed:
-			return err
-		case <-g.journal.Failed():
-			return g.journal.Err()
-		case <-poll.C:
-			err := g.journal.Stalled()
-			if err == nil {
-				stalled = 0
-			} else if stalled++; stalled == stallPatience {
-				return err
-			}
-		}
-	}
-}
-
-// failed is told of a group that cannot go on. One that is being started is its starter's concern; a
-// running one ends the process, whose next start reads the log again.
-func (g *groups) failed(id raft.GroupID, err error) {
-	g.mu.Lock()
-	starter := g.starting[uint64(id)]
-	g.mu.Unlock()
-	if starter != nil {
-		starter <- err
-		return
-	}
-	g.fatal(fmt.Errorf("raft group %d: %w", id, err))
-}
-
-// List returns the groups that have a log.
-func (g *groups) List() []uint64 { return g.journal.Groups() }
-
-// Remove deletes the log of a stopped group.
-func (g *groups) Remove(id uint64) error { return g.host.Remove(raft.GroupSpec{ID: raft.GroupID(id)}) }
 
 // bus is the subject space of an account as the engine sees it.
 type bus struct{ *broker.Account }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"millrace/appliance/node/logstore"
+	"millrace/appliance/server/jetstream"
 	"millrace/raft"
 	"millrace/storage/journal"
 	"millrace/storage/storagetest"
@@ -39,20 +40,37 @@ func openGroups(t *testing.T, mem *vfs.Mem) *groups {
 			t.Errorf("close: %v", err)
 		}
 	})
-	return &groups{host: host, journal: log, node: 1, fatal: func(error) {}, starting: map[uint64]chan error{}}
+	return &groups{host: host, journal: log, machines: map[raft.GroupID]jetstream.Machine{}}
 }
 
-type ignored struct{}
+// ignorant is a machine that does nothing but notice that it leads.
+type ignorant struct{ led chan struct{} }
 
-func (ignored) Apply(uint64, []byte) {}
+func (ignorant) Apply(uint64, []byte) {}
 
-var ignore ignored
+func (m ignorant) Lead(uint64, bool) { close(m.led) }
+
+func (ignorant) Failed(error) {}
+
+// lead starts a group and waits until it leads.
+func lead(g *groups, id uint64) error {
+	m := ignorant{make(chan struct{})}
+	started, err := g.Start(jetstream.GroupSpec{ID: id, Log: id, Replica: 1, Began: []uint64{1}}, m)
+	if err != nil {
+		return err
+	}
+	if err := g.Await(m.led); err != nil {
+		started.Stop()
+		return err
+	}
+	return nil
+}
 
 func TestGroupsEndWhenTheJournalFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := vfs.NewMem()
 		g := openGroups(t, mem)
-		if _, err := g.Start(1, ignore); err != nil {
+		if err := lead(g, 1); err != nil {
 			t.Fatal(err)
 		}
 		hold := make(chan struct{})
@@ -64,9 +82,9 @@ func TestGroupsEndWhenTheJournalFails(t *testing.T) {
 			return syscall.EIO
 		})
 		ended := make(chan error, 2)
-		go func() { _, err := g.Start(2, ignore); ended <- err }()
+		go func() { ended <- lead(g, 2) }()
 		synctest.Wait()
-		go func() { ended <- g.Remove(1) }()
+		go func() { ended <- g.Remove(jetstream.GroupSpec{ID: 1, Log: 1}) }()
 		synctest.Wait()
 		if len(ended) > 0 {
 			t.Fatalf("ended before its write did: %v", <-ended)
@@ -79,7 +97,7 @@ func TestGroupsEndWhenTheJournalFails(t *testing.T) {
 		if err := errors.Join(errs[:]...); !errors.Is(err, syscall.EIO) || !errors.Is(err, raft.ErrLogFailed) {
 			t.Errorf("Start and Remove returned %v after the journal failed", err)
 		}
-		if _, err := g.Start(3, ignore); !errors.Is(err, syscall.EIO) {
+		if err := lead(g, 3); !errors.Is(err, syscall.EIO) {
 			t.Errorf("Start returned %v on a failed journal", err)
 		}
 	})
@@ -100,7 +118,7 @@ func TestGroupsStartOnFullDisk(t *testing.T) {
 		id := uint64(1)
 		for ; id < 1000; id++ {
 			begin := time.Now()
-			_, err := g.Start(id, ignore)
+			err := lead(g, id)
 			if time.Since(begin) > 10*time.Second {
 				t.Fatalf("start %d took %s", id, time.Since(begin))
 			}
@@ -121,12 +139,12 @@ func TestGroupsStartOnFullDisk(t *testing.T) {
 			synctest.Wait()
 			<-time.After(time.Second)
 		}
-		if err := g.await(nil, nil); !errors.Is(err, journal.ErrFull) {
+		if err := g.Await(nil); !errors.Is(err, journal.ErrFull) {
 			t.Errorf("a start returned %v on a stalled journal", err)
 		}
 		mem.SetCapacity(0)
 		<-time.After(5 * time.Second)
-		if _, err := g.Start(id, ignore); err != nil {
+		if err := lead(g, id); err != nil {
 			t.Errorf("start %d returned %v after space came back", id, err)
 		}
 	})

@@ -28,6 +28,7 @@ func run(args []string) int {
 	file := flags.String("c", "", "configuration `file` in nats-server syntax; none: port 4222, store in the user's data folder")
 	test := flags.Bool("t", false, "check the configuration and exit")
 	store := flags.String("store", "", "`folder` of streams, in place of jetstream.store_dir")
+	box := flags.String("box", "", "unix `socket` of the box that runs this node; set by its init")
 	version := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -44,6 +45,9 @@ func run(args []string) int {
 	}
 	settings, err := node.SettingsFor(*file, *store)
 	var log *slog.Logger
+	if err == nil {
+		settings.BoxSocket = *box
+	}
 	if err == nil && !*test {
 		log, err = node.NewLogger(settings.Log)
 	}
