@@ -2,6 +2,7 @@ package boot
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"millrace/appliance/system/network"
+	"millrace/image/signature"
 )
 
 const (
@@ -26,8 +28,12 @@ const (
 // Settings are what a box needs to know itself, from the block `appliance { … }` of its
 // configuration file.
 type Settings struct {
-	Network network.Config // without Logger
-	Disk    string         // kernel name of the data disk; empty: found by its content
+	Network    network.Config      // without Logger
+	Disk       string              // kernel name or serial number of the data disk, or disk.OnSystem; empty: found by its content
+	NTP        []string            // time servers; empty: those that DHCP names, or the public pool
+	NoNTP      bool                // the owner wants none
+	Console    []string            // terminals that show what the console shows, such as "tty1"
+	UpdateKeys []ed25519.PublicKey // who may sign images for this box; none: none is taken
 }
 
 // File is a box's configuration file. The appliance block is ours; the rest is for millraced.
@@ -79,14 +85,34 @@ func (f *File) parseAppliance(entries []entry) error {
 			}
 			f.Settings.Network.Hostname = e.text
 		case "disks":
-			list := e.items
-			if e.kind == scalar {
-				list = []string{e.text}
-			}
-			if e.kind == block || len(list) != 1 {
-				return f.errorf(e, "want one disk, such as \"vdb\"")
+			list := e.list()
+			if len(list) != 1 {
+				return f.errorf(e, "want one disk, such as \"vdb\", its serial number, or \"system\"")
 			}
 			f.Settings.Disk = strings.TrimPrefix(list[0], "/dev/")
+		case "ntp":
+			list := e.list()
+			if len(list) == 0 {
+				return f.errorf(e, "want time servers, or \"off\"")
+			}
+			if f.Settings.NoNTP = len(list) == 1 && isFalse(list[0]); !f.Settings.NoNTP {
+				f.Settings.NTP = list
+			}
+		case "console":
+			for _, name := range e.list() {
+				if !validTerminal(name) {
+					return f.errorf(e, "want names of terminals, such as \"tty1\" or \"ttyS1\", got %q", name)
+				}
+				f.Settings.Console = append(f.Settings.Console, strings.TrimPrefix(name, "/dev/"))
+			}
+		case "update_keys":
+			keys, err := signature.ParseKeys(e.list())
+			if err != nil {
+				return f.errorf(e, "%v", err)
+			}
+			if f.Settings.UpdateKeys = keys; len(keys) == 0 {
+				return f.errorf(e, "want public keys")
+			}
 		case "network":
 			if e.kind != block {
 				return f.errorf(e, "want a block, network { address: …, gateway: … }")
@@ -95,7 +121,7 @@ func (f *File) parseAppliance(entries []entry) error {
 				return err
 			}
 		default:
-			return f.errorf(e, "unknown key; an appliance block has hostname, disks and network")
+			return f.errorf(e, "unknown key; an appliance block has hostname, network, ntp, disks, console and update_keys")
 		}
 	}
 	return nil
@@ -107,36 +133,49 @@ func (f *File) parseNetwork(entries []entry) error {
 	for _, e := range entries {
 		var err error
 		key := strings.ToLower(e.key)
-		if e.kind != scalar && key != "dns" {
+		many := key == "dns" || key == "address" || key == "gateway"
+		if e.kind == block || e.kind == array && !many {
 			return f.errorf(e, "want one value")
 		}
 		switch key {
 		case "interface":
 			n.Interface = e.text
+		case "vlan":
+			n.VLAN, err = strconv.Atoi(e.text)
+			if err != nil || n.VLAN < 1 || n.VLAN > 4094 {
+				return f.errorf(e, "want a number from 1 to 4094, got %q", e.text)
+			}
+		case "ipv6":
+			if n.NoIPv6 = isFalse(e.text); !n.NoIPv6 && !strings.EqualFold(e.text, "auto") {
+				return f.errorf(e, "want auto or off, got %q; a fixed address stands under address", e.text)
+			}
 		case "address":
-			n.Address, err = netip.ParsePrefix(e.text)
+			n.Addresses, err = parseAll(e.list(), netip.ParsePrefix)
 		case "gateway":
-			n.Gateway, err = netip.ParseAddr(e.text)
+			n.Gateways, err = parseAll(e.list(), netip.ParseAddr)
 		case "dns":
-			list := e.items
-			if e.kind == scalar {
-				list = []string{e.text}
-			}
-			for _, text := range list {
-				var a netip.Addr
-				if a, err = netip.ParseAddr(text); err != nil {
-					break
-				}
-				n.DNS = append(n.DNS, a)
-			}
+			n.DNS, err = parseAll(e.list(), netip.ParseAddr)
 		default:
-			return f.errorf(e, "unknown key; a network block has interface, address, gateway and dns")
+			return f.errorf(e, "unknown key; a network block has interface, vlan, address, gateway, dns and ipv6")
 		}
 		if err != nil {
 			return f.errorf(e, "%v", err)
 		}
 	}
 	return nil
+}
+
+// parseAll parses each of the texts.
+func parseAll[T any](texts []string, parse func(string) (T, error)) ([]T, error) {
+	var list []T
+	for _, text := range texts {
+		v, err := parse(text)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
 }
 
 // checkStore refuses a store outside the data disk: everything else on a box is memory, and what
@@ -201,6 +240,20 @@ func (f *File) Listen() (host, port string) {
 	return host, port
 }
 
+// ServerName returns the name that the file gives the server; empty: none.
+func (f *File) ServerName() string {
+	e, _ := find(f.entries, "server_name")
+	return e.text
+}
+
+// Cluster returns the name of the cluster that the file puts the server into; empty: none, or one
+// without a name.
+func (f *File) Cluster() string {
+	c, _ := find(f.entries, "cluster")
+	e, _ := find(c.children, "name")
+	return e.text
+}
+
 // edit replaces text[start:end].
 type edit struct {
 	start, end int
@@ -210,8 +263,8 @@ type edit struct {
 // Millraced returns the configuration for millraced. The appliance block is blanked out and what is
 // missing is added where it moves no line, so that millraced's errors name the lines of the owner's
 // file. withStore is false when there is no data disk: streams are switched off then, since memory
-// would lose what it acknowledged.
-func (f *File) Millraced(withStore bool) []byte {
+// would lose what it acknowledged. name is what the server is called unless the file says so.
+func (f *File) Millraced(withStore bool, name string) []byte {
 	var edits []edit
 	var add []string
 	blank := func(e entry) {
@@ -237,6 +290,9 @@ func (f *File) Millraced(withStore bool) []byte {
 		edits = append(edits, edit{js.value + 1, js.value + 1, fmt.Sprintf(" store_dir: %q,", storeDir)})
 	case isTrue(js.text):
 		edits = append(edits, edit{js.value, js.end, fmt.Sprintf("{ store_dir: %q }", storeDir)})
+	}
+	if f.ServerName() == "" && name != "" {
+		add = append(add, fmt.Sprintf("server_name: %q", name))
 	}
 	if _, ok := find(f.entries, "listen", "port", "host", "net"); !ok {
 		add = append(add, fmt.Sprintf("listen: %q", "0.0.0.0:"+defaultPort))
@@ -271,6 +327,28 @@ func isTrue(text string) bool {
 		return true
 	}
 	return false
+}
+
+// isFalse reports whether a word switches something off.
+func isFalse(text string) bool {
+	switch strings.ToLower(text) {
+	case "false", "no", "off", "none", "disabled":
+		return true
+	}
+	return false
+}
+
+// validTerminal checks the name of a terminal in /dev.
+func validTerminal(name string) bool {
+	name = strings.TrimPrefix(name, "/dev/")
+	rest, ok := strings.CutPrefix(name, "tty")
+	if !ok {
+		rest, ok = strings.CutPrefix(name, "hvc")
+	}
+	for _, c := range []byte(rest) {
+		ok = ok && (c >= '0' && c <= '9' || c >= 'A' && c <= 'Z')
+	}
+	return ok
 }
 
 // validHostname checks one label of a host name (RFC 1123).

@@ -47,7 +47,7 @@ func TestFileMillraced(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := parse(t, tt.text)
-			got := string(f.Millraced(!tt.noDisk))
+			got := string(f.Millraced(!tt.noDisk, ""))
 			if got != tt.want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, tt.want)
 			}
@@ -71,12 +71,53 @@ appliance {
 }
 `)
 	n := f.Settings.Network
-	got := fmt.Sprint(n.Hostname, f.Settings.Disk, n.Interface, n.Address, n.Gateway, n.DNS)
-	if want := "box-1vdbeth110.0.0.5/24 10.0.0.1 [10.0.0.1 9.9.9.9]"; got != want {
+	got := fmt.Sprint(n.Hostname, f.Settings.Disk, n.Interface, n.Addresses, n.Gateways, n.DNS)
+	if want := "box-1vdbeth1[10.0.0.5/24] [10.0.0.1] [10.0.0.1 9.9.9.9]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if host, port := f.Listen(); host != "10.0.0.5" || port != "4300" {
 		t.Errorf("listen %s %s, want 10.0.0.5 4300", host, port)
+	}
+}
+
+// The name of the box is the server's, unless the file has one.
+func TestFileMillracedName(t *testing.T) {
+	for text, want := range map[string]string{
+		"listen: 1\njetstream: off\n":                    "listen: 1\njetstream: off\nserver_name: \"box-1\"\n",
+		"listen: 1\njetstream: off\nServer_Name: mine\n": "listen: 1\njetstream: off\nServer_Name: mine\n",
+	} {
+		if got := string(parse(t, text).Millraced(true, "box-1")); got != want {
+			t.Errorf("%q became %q, want %q", text, got, want)
+		}
+	}
+	f := parse(t, "server_name: a\ncluster { name: east, port: 6222 }")
+	if f.ServerName() != "a" || f.Cluster() != "east" {
+		t.Errorf("server %q of cluster %q", f.ServerName(), f.Cluster())
+	}
+}
+
+func TestParseConfigAppliance(t *testing.T) {
+	f := parse(t, `appliance { disks: WD-1234, ntp: [a.example, "10.0.0.1"], console: ["/dev/tty1", ttyS1, hvc0], update_keys: "ed25519:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=" }`)
+	s := f.Settings
+	if got, want := fmt.Sprint(s.Disk, s.NTP, s.NoNTP, s.Console, len(s.UpdateKeys), s.UpdateKeys[0][31]), "WD-1234[a.example 10.0.0.1] false [tty1 ttyS1 hvc0] 1 31"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if s := parse(t, "appliance { ntp: off }").Settings; !s.NoNTP || len(s.NTP) > 0 {
+		t.Errorf("ntp off: %+v", s)
+	}
+}
+
+func TestParseConfigNetwork(t *testing.T) {
+	f := parse(t, `appliance { network {
+		interface: eth1, vlan: 12, ipv6: off
+		address: ["10.0.0.5/24", "2001:db8::5/64"], gateway: ["10.0.0.1", "fe80::1"] } }`)
+	n := f.Settings.Network
+	if got, want := fmt.Sprint(n.Interface, n.VLAN, n.NoIPv6, n.Addresses, n.Gateways),
+		"eth112 true [10.0.0.5/24 2001:db8::5/64] [10.0.0.1 fe80::1]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if parse(t, "appliance { network { ipv6: auto } }").Settings.Network.NoIPv6 {
+		t.Error("ipv6: auto switches it off")
 	}
 }
 
@@ -126,8 +167,16 @@ func TestParseConfigErrors(t *testing.T) {
 		{"appliance {\n  hostname: -x\n}", "x.conf: line 2: hostname: want letters"},
 		{"appliance {\n  disk: vdb\n}", "x.conf: line 2: disk: unknown key"},
 		{"appliance { disks: [vdb, vdc] }", "x.conf: line 1: disks: want one disk"},
+		{"appliance { disks { a: 1 } }", "x.conf: line 1: disks: want one disk"},
+		{"appliance { ntp: [] }", "x.conf: line 1: ntp: want time servers"},
+		{"appliance { console: \"../sda\" }", "x.conf: line 1: console: want names of terminals"},
+		{"appliance { update_keys: [K1] }", "x.conf: line 1: update_keys: public key: want ed25519:BASE64 (number 1 of 1)"},
+		{"appliance { update_keys { } }", "x.conf: line 1: update_keys: want public keys"},
 		{"appliance { network: dhcp }", "x.conf: line 1: network: want a block"},
 		{"appliance {\n network {\n  address: 10.0.0.5\n}}", "x.conf: line 3: address: netip.ParsePrefix"},
+		{"appliance { network { vlan: 5000 } }", "x.conf: line 1: vlan: want a number"},
+		{"appliance { network { interface: [a, b] } }", "x.conf: line 1: interface: want one value"},
+		{"appliance { network { ipv6: \"2001:db8::1/64\" } }", "x.conf: line 1: ipv6: want auto or off"},
 		{"appliance { network { dns: [x] } }", "x.conf: line 1: dns: ParseAddr"},
 		{"appliance { network { gw: 1 } }", "x.conf: line 1: gw: unknown key"},
 		{"jetstream {\n store_dir: /var/x\n}", "x.conf: line 2: store_dir: \"/var/x\" is not on the data disk"},
@@ -185,7 +234,7 @@ func FuzzParseConfig(f *testing.F) {
 			return
 		}
 		for _, withStore := range []bool{true, false} {
-			out := string(file.Millraced(withStore))
+			out := string(file.Millraced(withStore, "box-1"))
 			again, err := ParseConfig("y.conf", out)
 			if err != nil {
 				t.Fatalf("%q became %q, which does not read back: %v", text, out, err)

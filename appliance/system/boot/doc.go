@@ -4,7 +4,7 @@
 //
 // Reading order:
 //
-//	run.go        Run: the steps in order, and why in that order
+//	run_linux.go  Run: the steps in order, and why in that order
 //	cmdline.go    the kernel command line; pure
 //	modules.go    which kernel module drives which device; pure
 //	scan.go       where things are in a nats-server configuration file; pure
@@ -16,4 +16,11 @@
 //	reaper.go     child processes
 //	power.go      power button, signals, power off
 //	console.go    log lines on the console
+//	lineout.go    writing to slow consoles without waiting
+//	status.go     the line that says how the box is; pure
+//	liveness.go   whether the watchdog is fed
+//	trial.go      whether a version has proven itself; pure
+//	state_linux   the state of the box: orders, configuration, identity, data disk
+//	slots_linux   versions on the system disk
+//	link_linux    millraced, as the other end of a socket
 package boot

@@ -43,19 +43,20 @@ func (l *limiter) allow(now time.Time) (ok bool, dropped int) {
 	return true, dropped
 }
 
-// copyLines copies lines from r to w until r ends. What exceeds the limit is dropped and counted; r
-// is always drained, so that the program never waits for the console.
-func copyLines(w io.Writer, r io.Reader, l *limiter, now func() time.Time) error {
+// copyLines copies lines from r to w and to log until r ends. What exceeds the limit is dropped and
+// counted on w; r is always drained, so that the program never waits for the console.
+func copyLines(w, log io.Writer, r io.Reader, l *limiter, now func() time.Time) error {
 	br := bufio.NewReaderSize(r, maxLine)
 	for {
 		line, err := br.ReadSlice('\n')
 		if len(line) > 0 {
+			if line[len(line)-1] != '\n' {
+				line = append(line[:len(line):len(line)], '\n')
+			}
+			_, _ = log.Write(line) // a book in memory, which never fails
 			if ok, dropped := l.allow(now()); ok {
 				if dropped > 0 {
 					fmt.Fprintf(w, "millrace: %d lines of millraced's output dropped\n", dropped)
-				}
-				if line[len(line)-1] != '\n' {
-					line = append(line[:len(line):len(line)], '\n')
 				}
 				// The console is the only place to tell of errors: nothing to do about one.
 				_, _ = w.Write(line)

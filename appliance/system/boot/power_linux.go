@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,16 +31,9 @@ type request struct {
 	cause  string
 }
 
-// powerRequests sends to the channel when somebody wants the box off (power button, SIGTERM) or
-// started anew (SIGINT, which Ctrl-Alt-Del becomes).
-func powerRequests(ctx context.Context, wg *sync.WaitGroup, logger *slog.Logger) <-chan request {
-	out := make(chan request, 1)
-	send := func(r request) {
-		select {
-		case out <- r:
-		default: // one is enough
-		}
-	}
+// powerRequests calls send when somebody wants the box off (power button, SIGTERM) or started anew
+// (SIGINT, which Ctrl-Alt-Del becomes).
+func powerRequests(ctx context.Context, wg *sync.WaitGroup, send func(request), logger *slog.Logger) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
 	// Without this the kernel reboots at once on Ctrl-Alt-Del, nothing stopped, nothing synced.
@@ -74,7 +68,6 @@ func powerRequests(ctx context.Context, wg *sync.WaitGroup, logger *slog.Logger)
 			}
 		})
 	}
-	return out
 }
 
 // waitPowerKey reads input events until the power key is pressed.
@@ -96,24 +89,28 @@ func isPowerKey(event []byte) bool {
 	return le.Uint16(event[16:]) == eventKey && le.Uint16(event[18:]) == keyPower && le.Uint32(event[20:]) == 1
 }
 
-// powerOff ends the box: all other processes, the data disk, the power. It returns only with an
+// powerOff ends the box: all other processes, the log, the disks, the power. It returns only with an
 // error.
-func powerOff(reboot bool, dataDir string, logger *slog.Logger) error {
+func (b *systemBox) powerOff(reboot bool) error {
 	if os.Getpid() != 1 {
 		return errors.New("power off: this process is not PID 1 of a box")
 	}
 	// Whatever is left keeps the disk busy. The error says that nothing is.
 	_ = unix.Kill(-1, unix.SIGKILL)
+	b.log.Close() // the last of what keeps the state partition busy
 	unix.Sync()
-	if dataDir != "" {
-		if err := unmount(dataDir); err != nil {
-			logger.Warn("data disk could not be unmounted cleanly; it is checked at the next boot", "cause", err)
+	for _, dir := range slices.Backward(b.mounts) {
+		if err := unmount(dir); err != nil {
+			b.logger.Warn("disk could not be unmounted cleanly; it is checked at the next boot", "mounted at", dir, "cause", err)
 		}
 	}
 	unix.Sync()
+	b.console.flush(flushTime)
 	cmd := unix.LINUX_REBOOT_CMD_POWER_OFF
 	if reboot {
 		cmd = unix.LINUX_REBOOT_CMD_RESTART
+	} else if b.watchdog != nil {
+		b.watchdog.disarm()
 	}
 	if err := unix.Reboot(cmd); err != nil {
 		return fmt.Errorf("power off: %w", err)

@@ -80,10 +80,15 @@ func (r *reaper) start(path string, args, env []string, out *os.File) (pid int, 
 		return 0, nil, err
 	}
 	defer null.Close()
+	return r.startWith(path, args, env, null, out, nil)
+}
+
+// startWith is start with an input and what else the kernel is to do.
+func (r *reaper) startWith(path string, args, env []string, in, out *os.File, sys *syscall.SysProcAttr) (pid int, done <-chan syscall.WaitStatus, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p, err := os.StartProcess(path, append([]string{path}, args...), &os.ProcAttr{
-		Env: env, Files: []*os.File{null, out, out},
+		Env: env, Files: []*os.File{in, out, out}, Sys: sys,
 	})
 	if err != nil {
 		return 0, nil, err

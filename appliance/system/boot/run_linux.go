@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,14 +18,20 @@ import (
 	"github.com/u-root/u-root/pkg/mount"
 	"golang.org/x/sys/unix"
 
+	"millrace/appliance/boxapi"
+	"millrace/appliance/system/box"
+	"millrace/appliance/system/clock"
 	"millrace/appliance/system/disk"
+	"millrace/appliance/system/logbook"
 	"millrace/appliance/system/network"
+	"millrace/appliance/system/state"
+	"millrace/image/layout"
 )
 
 const (
 	millracedPath = "/bin/millraced"
 	espDir        = "/boot"
-	espConfig     = "config/millrace.conf"
+	espConfig     = layout.ConfigFile
 
 	// runConfig is what millraced is started with, in memory. It has the name of the owner's file on
 	// the EFI system partition, whose lines millraced's errors name.
@@ -33,6 +40,12 @@ const (
 	// maxFiles is the number of open files millraced may have; the kernel's default of 4096 is one
 	// connection each.
 	maxFiles = 1 << 20
+
+	// tickEvery is how often the box looks how it is.
+	tickEvery = 5 * time.Second
+
+	// flushTime is how long the console may take for its last lines.
+	flushTime = 3 * time.Second
 )
 
 // earliest is a time that has passed for sure; a clock before it is wrong.
@@ -44,48 +57,86 @@ func Run(console io.Writer) error {
 	if os.Getpid() != 1 {
 		return errors.New("boot: this process is not PID 1 of a box")
 	}
-	logger := slog.New(newConsoleHandler(console))
-	b := &box{console: console, logger: logger}
-	if err := b.start(); err != nil {
+	b := &systemBox{console: newLineOut(console), log: logbook.New(time.Now), started: time.Now(), requests: make(chan request, 1)}
+	b.health = boxapi.Health{Status: "unavailable", Error: "starting"}
+	b.logger = slog.New(newConsoleHandler(io.MultiWriter(b.console, b.log)))
+	ctx, cancel := context.WithCancel(context.Background())
+	b.cancel = cancel
+	if err := b.start(ctx); err != nil {
 		// Serving is out, but the box stays up: its power button and its console work.
-		logger.Error("not serving", "cause", err)
+		b.logger.Error("not serving", "cause", err)
+		b.note("not serving: " + err.Error())
+		b.broken = true
 	}
-	r := <-b.requests
+	r := b.live(ctx)
 	what := "powering off"
 	if r.reboot {
 		what = "rebooting"
 	}
-	logger.Info(what, "cause", r.cause)
+	b.logger.Info(what, "cause", r.cause)
+	b.alive.set(time.Now(), stopAlive)
 	b.stop()
-	return powerOff(r.reboot, b.mounted, logger)
+	return b.powerOff(r.reboot)
 }
 
-// box is the running system.
-type box struct {
-	console  io.Writer
+// systemBox is the running system.
+type systemBox struct {
+	console  *lineOut
+	log      *logbook.Book
 	logger   *slog.Logger
-	requests <-chan request
-	mounted  string // where the data disk is mounted; empty: nowhere
-	store    string // for people: where streams are kept
-	reaper   *reaper
-	network  *network.Network
+	started  time.Time
+	requests chan request
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
+	reaper   *reaper
+	watchdog *watchdog // nil: the machine has none
+	feeding  sync.WaitGroup
+	alive    liveness
+	broken   bool // start failed
+
+	mounts  []string   // in the order they were mounted
+	system  *disk.Disk // the disk this box was started from; nil: none
+	espMu   sync.Mutex // held while the EFI system partition is mounted
+	network *network.Network
+	daemon  *daemonLink
+	service *box.Service
+
+	timekeeper *clock.Clock // nil: none is wanted
+
+	state     *state.Store
+	stateAt   string // for people
+	forgetful bool   // there is no state partition: the state is in memory
+	stateLost bool   // there may be one that cannot be read
+	name, key string // of this box
+	conf      *File
+	data      string // where the data disk is mounted; empty: nowhere
+	dataAt    string // for people
+	dataDisk  string // kernel name; empty: none
+
+	mu       sync.Mutex
+	trial    *trial // nil: this version has proven itself, or was started otherwise
+	update   boxapi.Update
+	health   boxapi.Health
+	clock    string
+	warnings []string
 }
 
 // start does the steps of booting. The order matters where a comment says so.
-func (b *box) start() error {
-	ctx, cancel := context.WithCancel(context.Background())
-	b.cancel = cancel
-
+func (b *systemBox) start(ctx context.Context) error {
+	b.alive.set(time.Now(), startAlive)
 	mountErr := mounts()
 	b.logger.Info("starting", "image", imageVersion(), "kernel", kernelRelease())
 	// Children are started and collected in one place from here on.
 	b.reaper = startReaper()
+	// First of all what can hang: a driver that does is a try of the boot loader.
+	b.armWatchdog()
 	// Before disk, network and power button: none of them is there without its driver.
 	moduleErr := loadModules(b.logger)
+	b.armWatchdog()
 	// Before anything that may fail: the owner must be able to switch off.
-	b.requests = powerRequests(ctx, &b.wg, b.logger)
+	powerRequests(ctx, &b.wg, b.request, b.logger)
+	b.wg.Go(func() { copyKernelLog(ctx, b.log, b.logger) })
+	b.startShell(ctx)
 	if err := errors.Join(mountErr, moduleErr); err != nil {
 		return err
 	}
@@ -97,28 +148,183 @@ func (b *box) start() error {
 	if err != nil {
 		return err
 	}
-	conf, err := b.readConfig(disks)
-	if err != nil {
+	// Before the configuration, which is in it.
+	if err := b.openState(ctx, disks); err != nil {
+		return err
+	}
+	// Before anything of the owner's that may fail: a version that cannot read it goes back.
+	b.openVersions()
+	if b.conf, err = b.readConfig(); err != nil {
+		return err
+	}
+	settings := b.conf.Settings
+	b.openConsoles(settings.Console)
+	if err := b.identify(settings.Network.Hostname); err != nil {
 		return err
 	}
 	// Before the network: it takes no longer, and a refused disk should be read first.
-	b.prepareDisk(ctx, disks, conf.Settings.Disk)
-	settings := conf.Settings.Network
-	settings.Logger = b.logger
-	if b.network, err = network.Up(ctx, settings); err != nil {
+	b.prepareDisk(ctx, disks, settings.Disk)
+	net := settings.Network
+	net.Logger = b.logger
+	if net.Hostname == "" && validHostname(b.name) {
+		net.Hostname = b.name
+	}
+	if b.network, err = network.Up(ctx, net); err != nil {
 		return err
 	}
-	return b.serve(ctx, conf)
+	// Before millraced, under which the clock must never go back.
+	b.startClock(ctx)
+	return b.serve(ctx)
+}
+
+// armWatchdog starts the watchdog, once there is one.
+func (b *systemBox) armWatchdog() {
+	if b.watchdog != nil {
+		return
+	}
+	if b.watchdog = openWatchdog(b.logger); b.watchdog != nil {
+		b.logger.Info("watchdog armed", "watchdog", b.watchdog.name)
+		// Not waited for: it is fed until the very end, as long as that does not take too long.
+		b.feeding.Go(func() { b.watchdog.feed(context.Background(), &b.alive, b.logger) })
+	}
+}
+
+// request asks for the end of the run; the first one counts.
+func (b *systemBox) request(r request) {
+	select {
+	case b.requests <- r:
+	default:
+	}
+}
+
+// warn logs a warning and keeps it for those who ask.
+func (b *systemBox) warn(text string, args ...any) {
+	b.logger.Warn(text, args...)
+	for i := 1; i < len(args); i += 2 {
+		text += fmt.Sprintf(", %v %v", args[i-1], args[i])
+	}
+	b.note(text)
+}
+
+// maxWarnings bounds the warnings that are kept.
+const maxWarnings = 32
+
+func (b *systemBox) note(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.warnings) < maxWarnings {
+		b.warnings = append(b.warnings, text)
+	}
+}
+
+// live looks how the box is until its end is asked for.
+//
+// It is the sign of life that the watchdog goes by: what it calls must not block for long.
+func (b *systemBox) live(ctx context.Context) request {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	shown := ""
+	for {
+		b.alive.set(time.Now(), loopAlive)
+		select {
+		case r := <-b.requests:
+			return r
+		case <-tick.C:
+		}
+		health := boxapi.Health{Status: "unavailable", Error: "not serving"}
+		if b.daemon != nil {
+			health = b.daemon.health(ctx)
+		}
+		b.mu.Lock()
+		b.health = health
+		b.mu.Unlock()
+		b.judge(health)
+		if b.conf == nil {
+			continue
+		}
+		if line := statusLine(b.info(ctx), b.conf.Cluster()); line != shown {
+			shown = line
+			fmt.Fprintf(io.MultiWriter(b.console, b.log), "millrace: status: %s\n", line)
+		}
+	}
+}
+
+// judge decides about a version on trial.
+func (b *systemBox) judge(health boxapi.Health) {
+	b.mu.Lock()
+	t := b.trial
+	v, why := undecided, ""
+	if t != nil {
+		v, why = t.judge(time.Now(), health.OK())
+	}
+	if v != undecided {
+		b.trial = nil
+	}
+	b.mu.Unlock()
+	switch v {
+	case good:
+		if err := b.bless(); err != nil {
+			b.warn("this version has proven itself, but that cannot be written: it may be tried again", "cause", err.Error())
+		}
+	case bad:
+		b.logger.Error("this version does not prove itself", "cause", why, "health", health.Error)
+		b.request(request{reboot: true, cause: "version on trial: " + why})
+	}
+}
+
+// daemonEnded is called when millraced has ended by itself.
+func (b *systemBox) daemonEnded() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.trial != nil {
+		b.trial.ended()
+	}
+}
+
+// info describes the box.
+func (b *systemBox) info(context.Context) boxapi.Info {
+	i := boxapi.Info{
+		Name: b.name, Key: b.key, Version: imageVersion(), Kernel: kernelRelease(), Started: b.started.UTC(),
+		Time: time.Now().UTC(), Role: boxapi.RoleRouter, State: b.stateAt, Data: b.dataAt, Watchdog: "none",
+	}
+	if b.conf != nil && b.conf.ServerName() != "" {
+		i.Name = b.conf.ServerName()
+	}
+	if b.data != "" && b.conf.Store() != "" {
+		i.Role = boxapi.RoleStorage
+	}
+	if b.watchdog != nil {
+		i.Watchdog = b.watchdog.name
+	}
+	if b.network != nil {
+		i.Hostname = b.network.Hostname()
+		for _, a := range b.network.Addrs() {
+			i.Addresses = append(i.Addresses, a.String())
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i.Health, i.Update, i.Clock = b.health, b.update, b.clock
+	i.Warnings = append(i.Warnings, b.warnings...)
+	return i
 }
 
 // stop ends what start began, last first.
-func (b *box) stop() {
+func (b *systemBox) stop() {
 	b.cancel()
+	if b.service != nil {
+		b.service.Close()
+	}
+	if b.timekeeper != nil {
+		b.timekeeper.Close()
+	}
 	if b.network != nil {
 		b.network.Close()
 	}
 	b.wg.Wait()
-	b.reaper.Close()
+	if b.reaper != nil {
+		b.reaper.Close()
+	}
 }
 
 // mounts mounts the kernel's file systems.
@@ -141,62 +347,23 @@ func mounts() error {
 	return nil
 }
 
-// readConfig reads the owner's configuration from the disk the box was started from, the built-in
-// one when there is none, and lets the kernel command line change it.
-//
-// When the owner's file cannot be read the box does not serve: the built-in configuration lets
-// everybody in where the owner's may not.
-func (b *box) readConfig(disks []disk.Disk) (*File, error) {
-	name, text := "built-in configuration", ""
-	system := 0
-	for _, d := range disks {
-		if d.Content != disk.System {
-			continue
-		}
-		system++
-		data, found, err := disk.ReadESP(d, espDir, espConfig)
-		if err != nil {
-			return nil, fmt.Errorf("read configuration: %w", err)
-		}
-		if found && text == "" {
-			b.logger.Info("using configuration /"+espConfig, "disk", d.Name)
-			name, text = "/"+espConfig, string(data)
-		}
+// bindMount makes a folder visible in a second place.
+func bindMount(from, to string) error {
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s at %s: %w", from, to, err)
 	}
-	if _, err := os.Stat("/sys/firmware/efi"); err == nil && system == 0 {
-		return nil, errors.New("read configuration: the disk this box was started from is not among the disks found")
-	}
-	f, err := ParseConfig(name, text)
-	if err != nil {
-		return nil, err
-	}
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return nil, fmt.Errorf("read kernel command line: %w", err)
-	}
-	return f, ParseCmdline(string(cmdline)).apply(&f.Settings)
+	return nil
 }
 
-// prepareDisk finds and mounts the data disk, and says what it does with every other. Without one
-// the box goes on.
-func (b *box) prepareDisk(ctx context.Context, disks []disk.Disk, want string) {
-	d := disk.Decide(disks, want)
-	for _, n := range d.Notes {
-		b.logger.Warn(n)
-	}
-	if d.Action == disk.NoDisk {
-		b.logger.Warn("no data disk: streams are off")
-		return
-	}
-	c := disk.Config{Run: b.reaper.run, Dir: dataDir, Logger: b.logger}
-	if err := disk.Prepare(ctx, c, d); err != nil {
-		b.logger.Error("data disk cannot be used: streams are off", "disk", d.Disk, "cause", err)
-		return
-	}
-	b.mounted = dataDir
-	b.store = d.Disk
-	if size, free, err := disk.Usage(dataDir); err == nil {
-		b.store = fmt.Sprintf("%s, %s, %s free", d.Disk, gib(size), gib(free))
+// openConsoles shows what the console shows on further ones.
+func (b *systemBox) openConsoles(names []string) {
+	for _, name := range names {
+		f, err := os.OpenFile(path.Join("/dev", name), os.O_WRONLY|unix.O_NOCTTY, 0)
+		if err != nil {
+			b.warn("console cannot be used", "cause", err.Error())
+			continue
+		}
+		b.console.add(f)
 	}
 }
 
@@ -206,41 +373,112 @@ func gib(n int64) string {
 }
 
 // serve writes millraced's configuration and keeps millraced running.
-func (b *box) serve(ctx context.Context, conf *File) error {
+func (b *systemBox) serve(ctx context.Context) error {
+	conf := b.conf
 	if err := os.MkdirAll(path.Dir(runConfig), 0o700); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
-	if err := os.WriteFile(runConfig, conf.Millraced(b.mounted != ""), 0o600); err != nil {
+	if err := os.WriteFile(runConfig, conf.Millraced(b.data != "", b.name), 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
+	}
+	if err := b.serveRequests(ctx); err != nil {
+		return err
 	}
 	// Not x/sys: only this call makes Go hand the new limit to children.
 	limit := syscall.Rlimit{Cur: maxFiles, Max: maxFiles}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		b.logger.Warn("few open files allowed", "cause", err)
+		b.warn("few open files allowed", "cause", err.Error())
 	}
 	host, port := conf.Listen()
 	s := &supervisor{
 		reaper:  b.reaper,
 		path:    millracedPath,
-		args:    []string{"-c", runConfig},
-		env:     []string{"PATH=/sbin:/bin", "HOME=" + homeDir(b.mounted)},
+		args:    []string{"-c", runConfig, "-box", boxSocket},
+		env:     []string{"PATH=/sbin:/bin", "HOME=" + homeDir(b.data)},
 		console: b.console,
+		log:     b.log,
 		addr:    net.JoinHostPort(probeHost(host), port),
-		ready:   func() { b.sayReady(conf, host, port) },
+		ready:   func() { b.sayReady(host, port) },
+		ended:   b.daemonEnded,
 		logger:  b.logger,
 	}
 	b.wg.Go(func() { s.run(ctx) })
 	return nil
 }
 
+// serveRequests makes what the system account asks of the box reach it.
+func (b *systemBox) serveRequests(ctx context.Context) error {
+	uploads, err := b.uploads()
+	if err != nil {
+		return err
+	}
+	c := box.Config{
+		Info: b.info, Log: b.log, Logger: b.logger,
+		Send:        func(verb string, data []byte) error { return b.daemon.send(verb, data) },
+		Power:       func(reboot bool, cause string) { b.soon(ctx, request{reboot, cause}) },
+		ConfigText:  func() string { return b.conf.text },
+		CheckConfig: b.checkConfig,
+		Disks:       disk.Scan,
+		DataDisk:    func() string { return b.dataDisk },
+		Uploads:     uploads,
+		Install:     b.install,
+		Now:         time.Now,
+	}
+	if !b.forgetful {
+		c.State = b.state
+	}
+	b.service = box.New(c)
+	if b.daemon, err = listenDaemon(boxSocket, b.service.Answer, b.logger); err != nil {
+		return err
+	}
+	b.wg.Go(func() { b.daemon.run(ctx) })
+	return nil
+}
+
+// soon asks for the end of the run once an answer that says so can be out.
+func (b *systemBox) soon(ctx context.Context, r request) {
+	b.wg.Go(func() {
+		select {
+		case <-time.After(time.Second):
+			b.request(r)
+		case <-ctx.Done():
+		}
+	})
+}
+
+// checkConfig checks a configuration as the next start would: ours, then millraced's.
+func (b *systemBox) checkConfig(ctx context.Context, text string) error {
+	f, err := ParseConfig("configuration", text)
+	if err != nil {
+		return err
+	}
+	if b.conf.ServerName() != "" && f.ServerName() == "" {
+		b.logger.Warn("the new configuration sets no server_name any more", "the box will be called", b.name)
+	}
+	dir, err := os.MkdirTemp("/run", "config-")
+	if err != nil {
+		return fmt.Errorf("check configuration: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	file := path.Join(dir, path.Base(runConfig))
+	if err := os.WriteFile(file, f.Millraced(b.data != "", b.name), 0o600); err != nil {
+		return fmt.Errorf("check configuration: %w", err)
+	}
+	out, code, err := b.reaper.run(ctx, millracedPath, "-c", file, "-t")
+	if err == nil && code != 0 {
+		err = errors.New(strings.TrimSpace(out))
+	}
+	return err
+}
+
 // sayReady prints the line that people and tests wait for.
-func (b *box) sayReady(conf *File, host, port string) {
+func (b *systemBox) sayReady(host, port string) {
 	store := "none, streams are off"
-	if dir := conf.Store(); b.mounted != "" && dir != "" {
-		store = fmt.Sprintf("%s (%s)", dir, b.store)
+	if dir := b.conf.Store(); b.data != "" && dir != "" {
+		store = fmt.Sprintf("%s (%s)", dir, b.dataAt)
 	}
 	addr := net.JoinHostPort(shownHost(host, b.network.Addrs()), port)
-	fmt.Fprintf(b.console, "millrace: ready, nats://%s, store %s\n", addr, store)
+	fmt.Fprintf(io.MultiWriter(b.console, b.log), "millrace: ready, nats://%s, store %s\n", addr, store)
 }
 
 // probeHost is where millraced is asked whether it is ready.
@@ -295,15 +533,6 @@ func setClock(logger *slog.Logger) {
 	if err := unix.Settimeofday(&tv); err != nil {
 		logger.Warn("clock not set", "cause", err)
 	}
-}
-
-// imageVersion is the version of the running image, from its os-release.
-func imageVersion() string {
-	b, err := os.ReadFile("/etc/os-release")
-	if err != nil {
-		return "unknown"
-	}
-	return osReleaseValue(string(b), "VERSION_ID")
 }
 
 // kernelRelease is what `uname -r` prints.

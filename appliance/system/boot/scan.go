@@ -29,6 +29,17 @@ type entry struct {
 	children          []entry  // of a block
 }
 
+// list returns the values of an array, or the one of a scalar; of a block none.
+func (e entry) list() []string {
+	switch {
+	case e.kind == array:
+		return e.items
+	case e.kind == scalar && e.text != "":
+		return []string{e.text}
+	}
+	return nil
+}
+
 // find returns the entry with one of the names, which are compared without regard to case as
 // nats-server does.
 func find(entries []entry, names ...string) (entry, bool) {

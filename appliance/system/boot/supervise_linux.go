@@ -29,9 +29,11 @@ type supervisor struct {
 	path    string
 	args    []string
 	env     []string
-	console io.Writer
-	addr    string // where it answers when it is ready
-	ready   func() // called each time it has become ready
+	console io.Writer // gets its output as far as people can read it
+	log     io.Writer // gets all of its output
+	addr    string    // where it answers when it is ready
+	ready   func()    // called each time it has become ready
+	ended   func()    // called each time it has ended by itself
 	logger  *slog.Logger
 }
 
@@ -44,6 +46,7 @@ func (s *supervisor) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		s.ended()
 		pause := wait.next(time.Since(started))
 		s.logger.Error("millraced ended, starting it again", "cause", err, "in", pause.String())
 		select {
@@ -65,7 +68,7 @@ func (s *supervisor) once(ctx context.Context) error {
 	wg.Go(func() {
 		defer pr.Close()
 		l := limiter{rate: linesSecond, burst: linesBurst}
-		if err := copyLines(s.console, pr, &l, time.Now); err != nil {
+		if err := copyLines(s.console, s.log, pr, &l, time.Now); err != nil {
 			s.logger.Warn("millraced's output is lost", "cause", err)
 		}
 	})

@@ -3,6 +3,7 @@ package boot
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -52,13 +53,16 @@ func TestCopyLines(t *testing.T) {
 		{2, "first\n" + long[:maxLine] + "\n"},
 		{0, ""},
 	} {
-		var out bytes.Buffer
+		var out, all bytes.Buffer
 		r := strings.NewReader(in)
-		if err := copyLines(&out, r, &limiter{burst: tt.burst}, now); err != nil {
+		if err := copyLines(&out, &all, r, &limiter{burst: tt.burst}, now); err != nil {
 			t.Fatal(err)
 		}
 		if out.String() != tt.want {
 			t.Errorf("burst %d: got %.100q, want %.100q", tt.burst, out.String(), tt.want)
+		}
+		if want := "first\n" + long[:maxLine] + "\nsecond\nthird\nno end\n"; all.String() != want {
+			t.Errorf("burst %d: log got %.100q, want %.100q", tt.burst, all.String(), want)
 		}
 		if r.Len() != 0 {
 			t.Errorf("burst %d: %d bytes were not read: the program would wait", tt.burst, r.Len())
@@ -80,7 +84,7 @@ func TestCopyLinesReportsDropped(t *testing.T) {
 		return time.Unix(0, 0)
 	}
 	var out bytes.Buffer
-	if err := copyLines(&out, strings.NewReader(in.String()), &limiter{rate: 1, burst: 2}, now); err != nil {
+	if err := copyLines(&out, io.Discard, strings.NewReader(in.String()), &limiter{rate: 1, burst: 2}, now); err != nil {
 		t.Fatal(err)
 	}
 	want := "line 0\nline 1\nmillrace: 7 lines of millraced's output dropped\nline 9\n"

@@ -4,13 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+
+	"millrace/image/layout"
 )
-
-// Label is the label of the data file system.
-const Label = "MILLRACE"
-
-// espName is the GPT name of the EFI system partition of our images; package image writes it.
-const espName = "MILLRACE-ESP"
 
 // formatMark stands behind the place of the file system while the disk is being formatted. It
 // outlives a power cut in the middle: the disk was found empty before, so formatting may start
@@ -34,45 +30,61 @@ const (
 	sampleBytes = 4096
 )
 
+// Found is what Classify saw.
+type Found struct {
+	Content Content
+	Detail  string // for people
+	UUID    string // of our data file system
+	ESP     int    // number of the EFI system partition when Content is System
+}
+
 // Classify reads what is on a disk of the given size. It reads some 9 MiB and writes nothing.
-func Classify(r io.ReaderAt, size int64) (content Content, detail string, esp int) {
-	fail := func(err error) (Content, string, int) { return Unreadable, err.Error(), 0 }
+func Classify(r io.ReaderAt, size int64) Found {
+	fail := func(err error) Found { return Found{Content: Unreadable, Detail: err.Error()} }
 	head, err := readUpTo(r, 0, edgeBytes, size)
 	if err != nil {
 		return fail(err)
 	}
-	mark, err := readUpTo(r, max(0, markAt(size)), int64(len(formatMark)), size)
+	interrupted, err := marked(r, size)
 	if err != nil {
 		return fail(err)
 	}
-	if string(mark) == formatMark {
-		return Interrupted, "interrupted formatting", 0
+	if interrupted {
+		return Found{Content: Interrupted, Detail: "interrupted formatting"}
 	}
 	if sb, ok := parseExt4(head); ok {
-		if sb.label == Label {
-			return Data, fmt.Sprintf("ext4 file system labelled %q", sb.label), 0
+		f := Found{Content: Foreign, Detail: fmt.Sprintf("ext4 file system labelled %q", sb.label)}
+		if sb.label == layout.DataLabel {
+			f.Content, f.UUID = Data, sb.uuid
 		}
-		return Foreign, fmt.Sprintf("ext4 file system labelled %q", sb.label), 0
+		return f
 	}
-	if parts, ok := findGPT(r, head, size); ok {
+	if t, ok := findGPT(r, size); ok {
+		parts := t.partitions()
 		for _, p := range parts {
-			if p.kind == espType && p.name == espName {
-				return System, "Millrace image", p.number
+			if p.kind == layout.ESPType && p.name == layout.ESPName {
+				return Found{Content: System, Detail: "Millrace image", ESP: p.number}
 			}
 		}
-		return Foreign, fmt.Sprintf("partition table with %d partitions", len(parts)), 0
+		return Found{Content: Foreign, Detail: fmt.Sprintf("partition table with %d partitions", len(parts))}
 	}
 	if len(head) >= 512 && head[510] == 0x55 && head[511] == 0xaa {
-		return Foreign, "boot sector or MBR partition table", 0
+		return Found{Content: Foreign, Detail: "boot sector or MBR partition table"}
 	}
 	off, err := firstData(r, head, size)
 	if err != nil {
 		return fail(err)
 	}
 	if off >= 0 {
-		return Foreign, fmt.Sprintf("unknown data at byte %d", off), 0
+		return Found{Content: Foreign, Detail: fmt.Sprintf("unknown data at byte %d", off)}
 	}
-	return Empty, "empty", 0
+	return Found{Content: Empty, Detail: "empty"}
+}
+
+// marked reports whether formatting was cut short.
+func marked(r io.ReaderAt, size int64) (bool, error) {
+	mark, err := readUpTo(r, max(0, markAt(size)), int64(len(formatMark)), size)
+	return string(mark) == formatMark, err
 }
 
 // firstData returns where the first non-zero byte among those looked at is, or -1.

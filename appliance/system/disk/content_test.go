@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf16"
+
+	"millrace/image/layout"
 )
 
 const testDisk = 32 << 20 // bytes
@@ -30,10 +32,21 @@ func (m image) ext4(label string) image {
 	sb := m[superblockAt:]
 	binary.LittleEndian.PutUint16(sb[superMagicAt:], superMagic)
 	copy(sb[superLabelAt:][:superLabelSize], label)
-	return m
+	return m.with(superblockAt+superUUIDAt, bytes.Repeat([]byte{0xab}, 16)...)
 }
 
-// espTypeBytes is espType as stored.
+// The UUID is that which blkid prints, and only our file system has one for us.
+func TestClassifyUUID(t *testing.T) {
+	const want = "abababab-abab-abab-abab-abababababab"
+	if got := Classify(newImage().ext4(layout.DataLabel), testDisk); got.UUID != want {
+		t.Errorf("ours: UUID %q, want %q", got.UUID, want)
+	}
+	if got := Classify(newImage().ext4("home"), testDisk); got.UUID != "" {
+		t.Errorf("another's: UUID %q, want none", got.UUID)
+	}
+}
+
+// espTypeBytes is layout.ESPType as stored.
 var espTypeBytes = []byte{0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b}
 
 // gpt puts a primary and a backup table with one partition of that name as second entry.
@@ -75,18 +88,18 @@ func TestClassify(t *testing.T) {
 		{"empty", newImage(), Empty, "", 0},
 		{"tiny", make(image, 512), Empty, "", 0},
 		{"no bytes", nil, Empty, "", 0},
-		{"ours", newImage().ext4(Label), Data, "MILLRACE", 0},
+		{"ours", newImage().ext4(layout.DataLabel), Data, "MILLRACE", 0},
 		{"other label", newImage().ext4("MILLRACE2"), Foreign, "MILLRACE2", 0},
 		{"full label", newImage().ext4("sixteen-letters!"), Foreign, "sixteen-letters!", 0},
 		{"marked", newImage().with(int(markAt(testDisk)), []byte(formatMark)...), Interrupted, "", 0},
-		{"marked, half made", newImage().ext4(Label).with(int(markAt(testDisk)), []byte(formatMark)...), Interrupted, "", 0},
+		{"marked, half made", newImage().ext4(layout.DataLabel).with(int(markAt(testDisk)), []byte(formatMark)...), Interrupted, "", 0},
 		{"part of a mark", newImage().with(int(markAt(testDisk)), 'M', 'I'), Foreign, "", 0},
-		{"image", newImage().gpt(512, espTypeBytes, espName), System, "", 2},
-		{"image, 4096-byte sectors", newImage().gpt(4096, espTypeBytes, espName), System, "", 2},
+		{"image", newImage().gpt(512, espTypeBytes, layout.ESPName), System, "", 2},
+		{"image, 4096-byte sectors", newImage().gpt(4096, espTypeBytes, layout.ESPName), System, "", 2},
 		{"other ESP", newImage().gpt(512, espTypeBytes, "EFI System"), Foreign, "1 partitions", 0},
-		{"our name, other type", newImage().gpt(512, linux, espName), Foreign, "1 partitions", 0},
-		{"primary table damaged", newImage().gpt(512, espTypeBytes, espName).with(512+20, 1), System, "", 2},
-		{"primary entries damaged", newImage().gpt(512, espTypeBytes, espName).with(1024+300, 1), System, "", 2},
+		{"our name, other type", newImage().gpt(512, linux, layout.ESPName), Foreign, "1 partitions", 0},
+		{"primary table damaged", newImage().gpt(512, espTypeBytes, layout.ESPName).with(512+20, 1), System, "", 2},
+		{"primary entries damaged", newImage().gpt(512, espTypeBytes, layout.ESPName).with(1024+300, 1), System, "", 2},
 		{"MBR", newImage().with(510, 0x55, 0xaa), Foreign, "MBR", 0},
 		{"a byte at the start", newImage().with(0, 1), Foreign, "byte 0", 0},
 		{"LUKS", newImage().with(0, []byte("LUKS\xba\xbe")...), Foreign, "byte 0", 0},
@@ -96,9 +109,9 @@ func TestClassify(t *testing.T) {
 		{"data in the middle", newImage().with(testDisk/2, bytes.Repeat([]byte{1}, 1<<20)...), Foreign, "byte 16777216", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			content, detail, esp := Classify(tt.disk, int64(len(tt.disk)))
-			if content != tt.want || esp != tt.esp || !strings.Contains(detail, tt.detail) {
-				t.Errorf("got %d, %q, partition %d; want %d, %q, partition %d", content, detail, esp, tt.want, tt.detail, tt.esp)
+			got := Classify(tt.disk, int64(len(tt.disk)))
+			if got.Content != tt.want || got.ESP != tt.esp || !strings.Contains(got.Detail, tt.detail) {
+				t.Errorf("got %+v; want %d, %q, partition %d", got, tt.want, tt.detail, tt.esp)
 			}
 		})
 	}
@@ -120,9 +133,9 @@ func (d brokenDisk) ReadAt(p []byte, off int64) (int, error) {
 // A disk that cannot be read everywhere we look is never empty.
 func TestClassifyReadErrors(t *testing.T) {
 	for _, from := range []int64{0, 4096, edgeBytes, testDisk / 2, testDisk - 1} {
-		content, detail, _ := Classify(brokenDisk{newImage(), from}, testDisk)
-		if content != Unreadable || !strings.Contains(detail, "input/output error") {
-			t.Errorf("broken from byte %d: got %d, %q", from, content, detail)
+		got := Classify(brokenDisk{newImage(), from}, testDisk)
+		if got.Content != Unreadable || !strings.Contains(got.Detail, "input/output error") {
+			t.Errorf("broken from byte %d: got %+v", from, got)
 		}
 	}
 }
@@ -130,12 +143,12 @@ func TestClassifyReadErrors(t *testing.T) {
 func FuzzClassify(f *testing.F) {
 	small := func(m image) []byte { return m[:64<<10] }
 	f.Add([]byte{})
-	f.Add(small(newImage().ext4(Label)))
-	f.Add(small(newImage().gpt(512, espTypeBytes, espName)))
-	f.Add(small(newImage().gpt(4096, espTypeBytes, espName)))
+	f.Add(small(newImage().ext4(layout.DataLabel)))
+	f.Add(small(newImage().gpt(512, espTypeBytes, layout.ESPName)))
+	f.Add(small(newImage().gpt(4096, espTypeBytes, layout.ESPName)))
 	f.Add(small(newImage().with(510, 0x55, 0xaa)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		content, _, _ := Classify(image(b), int64(len(b)))
+		content := Classify(image(b), int64(len(b))).Content
 		// These small disks are read wholly: empty must mean that nothing is there.
 		if zero := len(bytes.Trim(b, "\x00")) == 0; (content == Empty) != zero {
 			t.Fatalf("content %d of a disk whose being all zero is %v", content, zero)

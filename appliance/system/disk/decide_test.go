@@ -8,11 +8,11 @@ import (
 
 func TestDecide(t *testing.T) {
 	const big = 8 << 30
-	ours := func(name string) Disk { return Disk{Name: name, Bytes: big, Content: Data} }
-	empty := func(name string) Disk { return Disk{Name: name, Bytes: big, Content: Empty} }
-	system := Disk{Name: "vda", Bytes: big, Content: System}
-	foreign := Disk{Name: "vdf", Bytes: big, Content: Foreign, Detail: "ext4 file system labelled \"home\""}
-	broken := Disk{Name: "vdx", Bytes: big, Content: Unreadable, Detail: "input/output error"}
+	ours := func(name string) Disk { return Disk{Name: name, Bytes: big, Found: Found{Content: Data}} }
+	empty := func(name string) Disk { return Disk{Name: name, Bytes: big, Found: Found{Content: Empty}} }
+	system := Disk{Name: "vda", Bytes: big, Found: Found{Content: System}}
+	foreign := Disk{Name: "vdf", Bytes: big, Found: Found{Content: Foreign, Detail: "ext4 file system labelled \"home\""}}
+	broken := Disk{Name: "vdx", Bytes: big, Found: Found{Content: Unreadable, Detail: "input/output error"}}
 	with := func(d Disk, change func(*Disk)) Disk { change(&d); return d }
 	readOnly := func(d *Disk) { d.ReadOnly = true }
 	removable := func(d *Disk) { d.Removable = true }
@@ -56,7 +56,7 @@ func TestDecide(t *testing.T) {
 		{"named: missing", []Disk{ours("vdb")}, "vdz", NoDisk, "", "vdz"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := Decide(tt.disks, tt.want)
+			d := Decide(tt.disks, Wish{Named: tt.want})
 			if d.Action != tt.act || d.Disk != tt.disk {
 				t.Errorf("got action %d on %q, want %d on %q", d.Action, d.Disk, tt.act, tt.disk)
 			}
@@ -79,8 +79,8 @@ func TestDecideNeverTakesForeign(t *testing.T) {
 	for _, a := range contents {
 		for _, b := range contents {
 			for _, want := range []string{"", "vda", "vdb"} {
-				disks := []Disk{{Name: "vda", Bytes: 1 << 30, Content: a}, {Name: "vdb", Bytes: 1 << 30, Content: b}}
-				d := Decide(disks, want)
+				disks := []Disk{{Name: "vda", Bytes: 1 << 30, Found: Found{Content: a}}, {Name: "vdb", Bytes: 1 << 30, Found: Found{Content: b}}}
+				d := Decide(disks, Wish{Named: want})
 				at := fmt.Sprintf("contents %d %d, named %q: action %d on %q", a, b, want, d.Action, d.Disk)
 				for _, x := range disks {
 					if x.Name != d.Disk {
@@ -98,6 +98,61 @@ func TestDecideNeverTakesForeign(t *testing.T) {
 					t.Errorf("%s, though there is a store", at)
 				}
 			}
+		}
+	}
+}
+
+// A box that is bound to a disk uses that one or none, whatever else is there.
+func TestDecideBound(t *testing.T) {
+	const big = 8 << 30
+	data := func(name, uuid string) Disk {
+		return Disk{Name: name, Serial: "S" + name, Bytes: big, Found: Found{Content: Data, UUID: uuid}}
+	}
+	empty := func(name string) Disk { return Disk{Name: name, Bytes: big, Found: Found{Content: Empty}} }
+	bound := Wish{Bound: "u1", Known: "serial X"}
+	named := func(w Wish, name string) Wish { w.Named = name; return w }
+	begun := func(w Wish) Wish { w.Begun = true; return w }
+	readOnly := data("vdb", "u1")
+	readOnly.ReadOnly = true
+	for _, tt := range []struct {
+		name  string
+		disks []Disk
+		wish  Wish
+		act   Action
+		disk  string
+		note  string // in the first note; empty: none
+	}{
+		{"there", []Disk{data("vdb", "u1")}, bound, Mount, "vdb", ""},
+		{"there, and an empty one", []Disk{empty("vdb"), data("vdc", "u1")}, bound, Mount, "vdc", "vdb is empty and not used"},
+		{"there, and another box's", []Disk{data("vdb", "u2"), data("vdc", "u1")}, bound, Mount, "vdc", "vdb carries a Millrace store that is not"},
+		{"missing, an empty one there", []Disk{empty("vdb")}, bound, NoDisk, "", "serial X, is missing"},
+		{"missing, another box's there", []Disk{data("vdb", "u2")}, bound, NoDisk, "", "serial X, is missing"},
+		{"missing, an empty one named", []Disk{empty("vdb")}, named(bound, "vdb"), NoDisk, "", "serial X, is missing"},
+		{"two copies", []Disk{data("vdb", "u1"), data("vdc", "u1")}, bound, NoDisk, "", "copies"},
+		{"read-only", []Disk{readOnly}, bound, NoDisk, "", "read-only"},
+		{"there, another named", []Disk{data("vdb", "u1"), empty("vdc")}, named(bound, "vdc"), Mount, "vdb", "vdc is configured"},
+		{"there, named by serial", []Disk{data("vdb", "u1")}, named(bound, "Svdb"), Mount, "vdb", ""},
+		{"data on the system disk wanted", []Disk{data("vdb", "u1")}, named(bound, OnSystem), NoDisk, "", "serial X"},
+		{"not bound, data on the system disk", []Disk{empty("vdb")}, Wish{Named: OnSystem}, UseState, "", ""},
+		{"begun, still empty", []Disk{empty("vdb")}, begun(bound), Format, "vdb", ""},
+		{"begun, made", []Disk{data("vdb", "u1")}, begun(bound), Mount, "vdb", ""},
+		{"state unreadable, empty", []Disk{empty("vdb")}, Wish{NoFormat: true}, NoDisk, "", "not formatted"},
+		{"state unreadable, empty named", []Disk{empty("vdb")}, Wish{NoFormat: true, Named: "vdb"}, NoDisk, "", "not formatted"},
+		{"state unreadable, a store", []Disk{data("vdb", "u2")}, Wish{NoFormat: true}, Mount, "vdb", ""},
+		{"erase", []Disk{data("vdb", "u1"), data("vdc", "u2")}, Wish{Bound: "u1", Erase: "Svdc"}, Format, "vdc", ""},
+		{"erase what is gone", []Disk{data("vdb", "u1"), empty("vdc")}, Wish{Erase: "Svdd"}, NoDisk, "", "0 disks are called that"},
+		{"erase by name what has a serial", []Disk{data("vdb", "u1")}, Wish{Erase: "vdb"}, NoDisk, "", "0 disks are called that"},
+		{"erase the system disk", []Disk{{Name: "vda", Bytes: big, Found: Found{Content: System}}}, Wish{Erase: "vda"}, NoDisk, "", "cannot be used"},
+	} {
+		d := Decide(tt.disks, tt.wish)
+		if d.Action != tt.act || d.Disk != tt.disk {
+			t.Errorf("%s: action %d on %q, want %d on %q", tt.name, d.Action, d.Disk, tt.act, tt.disk)
+		}
+		if tt.note == "" && len(d.Notes) > 0 || tt.note != "" && (len(d.Notes) == 0 || !strings.Contains(d.Notes[0], tt.note)) {
+			t.Errorf("%s: notes %q, want %q", tt.name, d.Notes, tt.note)
+		}
+		if d.Erase != (tt.wish.Erase != "" && tt.act == Format) {
+			t.Errorf("%s: erase is %v", tt.name, d.Erase)
 		}
 	}
 }

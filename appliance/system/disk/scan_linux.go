@@ -38,7 +38,11 @@ func isDisk(name string) bool {
 
 // look reads one disk's properties and content.
 func look(name string) Disk {
-	d := Disk{Name: name, Removable: attr(name, "removable") == 1, ReadOnly: attr(name, "ro") == 1}
+	d := Disk{
+		Name: name, Removable: attr(name, "removable") == 1, ReadOnly: attr(name, "ro") == 1,
+		// Where it stands differs: virtio, NVMe, SCSI and SATA.
+		Serial: text(name, "serial", "device/serial", "wwid", "device/wwid"), Model: text(name, "device/model"),
+	}
 	d.Bytes = attr(name, "size") * 512 // always in units of 512 bytes
 	f, err := os.Open(Device(name))
 	if err != nil {
@@ -46,8 +50,19 @@ func look(name string) Disk {
 		return d
 	}
 	defer f.Close()
-	d.Content, d.Detail, d.ESP = Classify(f, d.Bytes)
+	d.Found = Classify(f, d.Bytes)
 	return d
+}
+
+// text reads the first of the attributes of a disk that is there and not empty.
+func text(name string, attributes ...string) string {
+	for _, a := range attributes {
+		b, err := os.ReadFile(filepath.Join("/sys/block", name, a))
+		if s := strings.Join(strings.Fields(string(b)), " "); err == nil && s != "" {
+			return s
+		}
+	}
+	return ""
 }
 
 // attr reads a number from a disk's directory in /sys; 0 when there is none.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -91,10 +92,22 @@ func (n *Network) ask(ctx context.Context, link netlink.Link, now *nclient4.Leas
 	if err != nil {
 		return nil, fmt.Errorf("ask for a DHCP lease on %s: %w", name, err)
 	}
+	n.noteTimeServers(next.ACK)
 	if err := dhclient.Configure4(link, next.ACK); err != nil {
 		return nil, fmt.Errorf("configure %s: %w", name, err)
 	}
 	return next, nil
+}
+
+// noteTimeServers keeps the time servers that an answer names (option 42).
+func (n *Network) noteTimeServers(ack *dhcpv4.DHCPv4) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, ip := range ack.NTPServers() {
+		if s := ip.String(); !slices.Contains(n.timeServers, s) {
+			n.timeServers = append(n.timeServers, s)
+		}
+	}
 }
 
 // drop takes an address off a link whose lease ended.

@@ -1,0 +1,25 @@
+package state
+
+import "time"
+
+const bindingFile = "data-disk.json"
+
+// Binding is the disk that a box keeps its data on.
+type Binding struct {
+	UUID    string    `json:"uuid"`  // of the file system on it
+	Disk    string    `json:"disk"`  // for people: name, serial number and size when it was bound
+	Ready   bool      `json:"ready"` // false: formatting has begun, and nobody knows whether it ended
+	BoundAt time.Time `json:"bound_at"`
+}
+
+// Binding returns the data disk of this box; bound is false when it has none yet.
+func (s *Store) Binding() (b Binding, bound bool, err error) {
+	bound, err = s.Load(bindingFile, &b)
+	return b, bound, err
+}
+
+// Bind notes the data disk of this box. It is called with Ready false before the disk is formatted,
+// with Ready true before its first use.
+func (s *Store) Bind(b Binding) error {
+	return s.Save(bindingFile, b)
+}
