@@ -59,13 +59,15 @@ type EFI struct {
 type QEMU struct {
 	Binary   string   // such as "qemu-system-x86_64"
 	Args     []string // machine and processor arguments
+	Disk     string   // device model of disks, such as "virtio-blk-pci"
+	NIC      string   // device model of network cards, such as "virtio-net-pci"
 	Firmware string   // UEFI code image on the host, read only
 	NVRAM    string   // template of the UEFI variable store on the host; each machine gets a copy
 }
 
 // All returns every board, in the order they are listed to users.
 func All() []Board {
-	return []Board{qemuAMD64()}
+	return []Board{qemuAMD64(), pcAMD64(), qemuARM64(), sbsaARM64()}
 }
 
 // ByName returns the board of that name; ok is false when there is none.

@@ -22,6 +22,8 @@ import (
 type store struct {
 	dir    string
 	logger *slog.Logger
+
+	foreign map[string][]string // apt's options by architecture, once there are any; see options
 }
 
 // get returns the path of the package's .deb, from the cache or from apt. A file whose hash is not
@@ -36,7 +38,7 @@ func (s *store) get(ctx context.Context, b board.Board, p Package) (string, erro
 		return "", fmt.Errorf("read cached package: %w", err)
 	}
 	s.logger.Info("downloading package", "name", p.Name, "version", p.Version)
-	if err := s.download(ctx, p, file); err != nil {
+	if err := s.download(ctx, b.DebArch, p, file); err != nil {
 		return "", s.explain(ctx, b, p, err)
 	}
 	if sum, err = hashFile(file); err != nil {
@@ -48,8 +50,8 @@ func (s *store) get(ctx context.Context, b board.Board, p Package) (string, erro
 	return file, nil
 }
 
-// download fetches one package into file, replacing what is there.
-func (s *store) download(ctx context.Context, p Package, file string) error {
+// download fetches one package of a board of that architecture into file, replacing what is there.
+func (s *store) download(ctx context.Context, arch string, p Package, file string) error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return fmt.Errorf("make package cache: %w", err)
 	}
@@ -59,8 +61,12 @@ func (s *store) download(ctx context.Context, p Package, file string) error {
 	}
 	defer os.RemoveAll(tmp)
 	// apt drops its privileges to user _apt for downloads, who cannot write here: tell it not to.
-	if _, err := command(ctx, tmp, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download",
-		p.Name+":"+archOf(p)+"="+p.Version); err != nil {
+	options, err := s.options(ctx, arch)
+	if err != nil {
+		return err
+	}
+	if _, err := command(ctx, tmp, "apt-get", append(options, "-q", "-o", "APT::Sandbox::User=root", "download",
+		p.Name+":"+archOf(p)+"="+p.Version)...); err != nil {
 		return err
 	}
 	found, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
@@ -121,11 +127,64 @@ func (s *store) resolve(ctx context.Context, b board.Board, asked string) (Packa
 
 // show returns apt's record of the newest version of a package.
 func (s *store) show(ctx context.Context, name, arch string) (stanza, error) {
-	out, err := command(ctx, "", "apt-cache", "show", "--no-all-versions", name+":"+arch)
+	options, err := s.options(ctx, arch)
+	if err != nil {
+		return nil, err
+	}
+	out, err := command(ctx, "", "apt-cache", append(options, "show", "--no-all-versions", name+":"+arch)...)
 	if err != nil {
 		return nil, err
 	}
 	return parseStanza(out), nil
+}
+
+// options returns what apt must be told to find packages of an architecture: nothing for that of this
+// machine. For another one apt gets lists of its own, kept in the cache, and the architecture is not made
+// known to this machine. The mirrors are those of this machine.
+func (s *store) options(ctx context.Context, arch string) ([]string, error) {
+	if options, ok := s.foreign[arch]; ok {
+		return options, nil
+	}
+	native, err := command(ctx, "", "dpkg", "--print-architecture")
+	if err != nil {
+		return nil, err
+	}
+	var options []string
+	if strings.TrimSpace(native) != arch {
+		if options, err = s.foreignRoot(ctx, arch); err != nil {
+			return nil, fmt.Errorf("ask the mirrors for packages of %s: %w", arch, err)
+		}
+	}
+	if s.foreign == nil {
+		s.foreign = make(map[string][]string)
+	}
+	s.foreign[arch] = options
+	return options, nil
+}
+
+// foreignRoot makes apt's state for another architecture and fetches the lists of packages.
+func (s *store) foreignRoot(ctx context.Context, arch string) ([]string, error) {
+	root, err := filepath.Abs(filepath.Join(s.dir, "apt-"+arch))
+	if err != nil {
+		return nil, err
+	}
+	state, cache := filepath.Join(root, "state"), filepath.Join(root, "cache")
+	for _, dir := range []string{filepath.Join(state, "lists", "partial"), filepath.Join(cache, "archives", "partial")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	status := filepath.Join(state, "status") // of what is installed: nothing
+	if err := os.WriteFile(status, nil, 0o644); err != nil {
+		return nil, err
+	}
+	options := []string{
+		"-o", "Dir::State=" + state, "-o", "Dir::State::status=" + status, "-o", "Dir::Cache=" + cache,
+		"-o", "APT::Architecture=" + arch, "-o", "APT::Architectures::=" + arch,
+	}
+	s.logger.Info("fetching lists of packages", "architecture", arch)
+	_, err = command(ctx, "", "apt-get", append(options, "-q", "-o", "APT::Sandbox::User=root", "update")...)
+	return options, err
 }
 
 // RefreshLock pins, for every package the board asks for, the version apt offers now: it downloads

@@ -3,16 +3,18 @@ package image
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"millrace/board"
+	"millrace/image/layout"
+	"millrace/image/signature"
 )
 
 // Go packages that the image runs.
@@ -27,9 +29,11 @@ const (
 	daemonPath     = "bin/millraced"
 	loadFile       = "etc/modules" // modules to load before any device is looked at, one a line
 	osReleaseFile  = "etc/os-release"
-	configOnESP    = "/config/millrace.conf"
 	moduleRootPath = "lib/modules"
 )
+
+// manifestSection is the section of a version that lists what it is made of.
+const manifestSection = ".spdx"
 
 // Config says what image to build.
 type Config struct {
@@ -49,6 +53,9 @@ type Config struct {
 	// box uses its built-in configuration.
 	ConfigFile string
 
+	// SignKeys sign the version; none leaves it unsigned, and only flashing brings it onto a box.
+	SignKeys []ed25519.PrivateKey
+
 	Logger *slog.Logger
 }
 
@@ -58,20 +65,19 @@ type Result struct {
 	UKI       string // the EFI program in it: kernel, initramfs and command line
 	Kernel    string // for direct boot in QEMU
 	Initramfs string // for direct boot in QEMU
+	Manifest  string // SPDX document that lists every component; the UKI holds the same
 }
 
 // Outputs names the files that belong to an image file.
 func Outputs(image string) Result {
 	base := strings.TrimSuffix(image, filepath.Ext(image))
-	return Result{Image: image, UKI: base + ".efi", Kernel: base + ".vmlinuz", Initramfs: base + ".initramfs"}
+	return Result{Image: image, UKI: base + ".efi", Kernel: base + ".vmlinuz", Initramfs: base + ".initramfs",
+		Manifest: base + ".spdx.json"}
 }
 
-var versionForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.~-]*$`)
-
 func (c Config) validate() error {
-	// No plus sign: in a file name it starts the boot loader's count of tries.
-	if !versionForm.MatchString(c.Version) {
-		return fmt.Errorf("version %q: want letters, digits, dots, tildes and dashes", c.Version)
+	if !layout.ValidVersion(c.Version) {
+		return fmt.Errorf("version %q: want at most 64 letters, digits, dots, tildes and dashes", c.Version)
 	}
 	if c.Output == "" || c.Source == "" || c.CacheDir == "" {
 		return fmt.Errorf("output, source and cache directory must be set")
@@ -94,7 +100,7 @@ func Build(ctx context.Context, c Config) (Result, error) {
 			return Result{}, fmt.Errorf("read configuration for the image: %w", err)
 		}
 	}
-	packages, err := c.unpack(ctx)
+	packages, lock, err := c.unpack(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -122,24 +128,32 @@ func Build(ctx context.Context, c Config) (Result, error) {
 			return Result{}, err
 		}
 	}
+	components, err := programComponents(programs, c.Version)
+	if err != nil {
+		return Result{}, err
+	}
 	initrd, err := initramfs(files, programs, c.Logger)
 	if err != nil {
 		return Result{}, err
 	}
-	return c.write(packages, kernel, initrd, conf)
+	parts, err := c.assemble(packages, kernel, initrd, append(debComponents(lock), components...))
+	if err != nil {
+		return Result{}, err
+	}
+	return c.write(packages, parts, conf)
 }
 
-// unpack reads what the image needs out of the pinned packages.
-func (c Config) unpack(ctx context.Context) (tree, error) {
+// unpack reads what the image needs out of the pinned packages, and returns those.
+func (c Config) unpack(ctx context.Context) (tree, []Package, error) {
 	lockFile := filepath.Join(c.Source, c.Board.LockFile)
 	f, err := os.Open(lockFile)
 	if err != nil {
-		return nil, fmt.Errorf("open package lock: %w", err)
+		return nil, nil, fmt.Errorf("open package lock: %w", err)
 	}
 	defer f.Close()
 	lock, err := ParseLock(lockFile, f)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	pinned := make(map[string]Package)
 	for _, p := range lock {
@@ -147,20 +161,22 @@ func (c Config) unpack(ctx context.Context) (tree, error) {
 	}
 	s := &store{dir: c.CacheDir, logger: c.Logger}
 	packages := make(tree)
+	var used []Package
 	for _, asked := range askedPackages(c.Board) {
 		p, ok := pinned[asked]
 		if !ok {
-			return nil, fmt.Errorf("%s pins no %s; run: go run ./tools/mkimage -board %s -refresh-lock", lockFile, asked, c.Board.Name)
+			return nil, nil, fmt.Errorf("%s pins no %s; run: go run ./tools/mkimage -board %s -refresh-lock", lockFile, asked, c.Board.Name)
 		}
 		deb, err := s.get(ctx, c.Board, p)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := packages.addDeb(ctx, deb, wantedInDeb); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		used = append(used, p)
 	}
-	return packages, nil
+	return packages, used, nil
 }
 
 // wantedInDeb leaves out what no image needs and would fill memory: documentation, the kernel's
@@ -264,49 +280,78 @@ func (c Config) goBuild(ctx context.Context, pkg, out string) error {
 	return nil
 }
 
-// write assembles the UKI and the disk image and writes all results.
-func (c Config) write(packages tree, k kernelFiles, initrd, conf []byte) (Result, error) {
+// parts are the files of a version.
+type parts struct {
+	uki, kernel, initrd, manifest []byte
+}
+
+// assemble makes the version: one EFI program with everything in it.
+func (c Config) assemble(packages tree, k kernelFiles, initrd []byte, components []component) (parts, error) {
 	kernel, err := packages.read(k.path)
 	if err != nil {
-		return Result{}, err
+		return parts{}, err
 	}
 	stub, err := packages.read(c.Board.EFI.Stub)
 	if err != nil {
-		return Result{}, err
+		return parts{}, err
 	}
-	loader, err := packages.read(c.Board.EFI.Loader)
+	components = append(components,
+		partComponent("kernel", k.release, kernel), partComponent("initramfs", c.Version, initrd),
+		partComponent("command line", c.Version, []byte(c.Board.Cmdline)), partComponent("EFI stub", "", stub))
+	list, err := manifest(c.Board.Name, c.Version, components)
 	if err != nil {
-		return Result{}, err
+		return parts{}, err
 	}
 	uki, err := buildUKI(stub, []section{
 		{".osrel", osRelease(c.Version)},
 		{".cmdline", []byte(c.Board.Cmdline)},
 		{".uname", []byte(k.release)},
+		{manifestSection, list},
 		{".linux", kernel},
 		{".initrd", initrd},
+		{signature.SectionName, signature.Empty()}, // the last one: it covers all others
 	})
+	if err != nil {
+		return parts{}, err
+	}
+	for _, key := range c.SignKeys {
+		if err := Sign(uki, key); err != nil {
+			return parts{}, err
+		}
+	}
+	if len(uki) > layout.MaxUKI {
+		return parts{}, fmt.Errorf("the version has %d bytes, the disk layout has room for %d", len(uki), layout.MaxUKI)
+	}
+	return parts{uki, kernel, initrd, list}, nil
+}
+
+// write writes all results.
+func (c Config) write(packages tree, p parts, conf []byte) (Result, error) {
+	loader, err := packages.read(c.Board.EFI.Loader)
 	if err != nil {
 		return Result{}, err
 	}
-
 	out := Outputs(c.Output)
 	if err := os.MkdirAll(filepath.Dir(out.Image), 0o755); err != nil {
 		return Result{}, fmt.Errorf("make output directory: %w", err)
 	}
-	for name, data := range map[string][]byte{out.UKI: uki, out.Kernel: kernel, out.Initramfs: initrd} {
+	for name, data := range map[string][]byte{
+		out.UKI: p.uki, out.Kernel: p.kernel, out.Initramfs: p.initrd, out.Manifest: p.manifest,
+	} {
 		if err := os.WriteFile(name, data, 0o644); err != nil {
 			return Result{}, fmt.Errorf("write image file: %w", err)
 		}
 	}
-	files := []espFile{
-		{"/EFI/BOOT/" + c.Board.EFI.Removable, loader},
-		{"/EFI/Linux/millrace_" + c.Version + ".efi", uki},
-		{"/loader/loader.conf", []byte(loaderConf)},
+	files := map[string][]byte{
+		layout.BootDir + "/" + c.Board.EFI.Removable: loader,
+		// Without a count of tries: there is nothing that a flashed box could go back to.
+		layout.SlotDir + "/" + layout.Slot{Version: c.Version}.Name(): p.uki,
+		layout.LoaderConfig: []byte(loaderConf),
 	}
 	if conf != nil {
-		files = append(files, espFile{configOnESP, conf})
+		files[layout.ConfigFile] = conf
 	}
-	if err := writeDisk(out.Image, "millrace/"+c.Board.Name, files); err != nil {
+	if err := WriteDisk(out.Image, c.Board, files); err != nil {
 		return Result{}, err
 	}
 	return out, nil

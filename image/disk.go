@@ -4,32 +4,27 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/diskfs/go-diskfs"
 	"github.com/diskfs/go-diskfs/disk"
 	"github.com/diskfs/go-diskfs/filesystem"
 	"github.com/diskfs/go-diskfs/partition/gpt"
+
+	"millrace/board"
+	"millrace/image/layout"
 )
 
 const (
 	sectorSize = 512
-
-	// espBytes is the size of the EFI system partition: room for about 15 versions.
-	espBytes = 512 << 20
-
-	// alignBytes is what partitions are aligned to; it also stays free at the end for the backup
-	// partition table.
-	alignBytes = 1 << 20
-
-	// espName is the GPT name by which init knows the disk it was flashed to.
-	espName = "MILLRACE-ESP"
-
-	// espLabel is the volume label of the FAT file system.
-	espLabel = "MILLRACE"
 
 	// sourceDateEpoch is the time of every file in the image, in seconds since 1970: equal input
 	// gives equal images. 2026-01-01 00:00:00 UTC.
@@ -56,7 +51,7 @@ func writeDisk(out, seed string, files []espFile) error {
 		return err
 	}
 	defer restore()
-	d, err := diskfs.Create(out, espBytes+2*alignBytes, diskfs.SectorSize512)
+	d, err := diskfs.Create(out, layout.DiskBytes, diskfs.SectorSize512)
 	if err != nil {
 		return fmt.Errorf("create image %s: %w", out, err)
 	}
@@ -68,11 +63,11 @@ func writeDisk(out, seed string, files []espFile) error {
 		GUID:               guid(seed + "/disk"),
 		Partitions: []*gpt.Partition{{
 			Index: 1,
-			Start: alignBytes / sectorSize,
-			End:   (alignBytes+espBytes)/sectorSize - 1,
-			Size:  espBytes,
+			Start: layout.AlignBytes / sectorSize,
+			End:   (layout.AlignBytes+layout.ESPBytes)/sectorSize - 1,
+			Size:  layout.ESPBytes,
 			Type:  gpt.EFISystemPartition,
-			Name:  espName,
+			Name:  layout.ESPName,
 			GUID:  guid(seed + "/esp"),
 		}},
 	}
@@ -80,12 +75,48 @@ func writeDisk(out, seed string, files []espFile) error {
 		return fmt.Errorf("partition image %s: %w", out, err)
 	}
 	esp, err := d.CreateFilesystem(disk.FilesystemSpec{
-		Partition: 1, FSType: filesystem.TypeFat32, VolumeLabel: espLabel, Reproducible: true,
+		Partition: 1, FSType: filesystem.TypeFat32, VolumeLabel: layout.ESPLabel, Reproducible: true,
 	})
 	if err != nil {
 		return fmt.Errorf("format EFI system partition: %w", err)
 	}
 	return addFiles(d, esp, files)
+}
+
+// WriteDisk writes the disk image of a board; files are those on its EFI system partition, by their path,
+// which starts with a slash.
+func WriteDisk(out string, b board.Board, files map[string][]byte) error {
+	var list []espFile
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		list = append(list, espFile{name, files[name]})
+	}
+	return writeDisk(out, diskSeed(b), list)
+}
+
+// ConfigOf returns the configuration file on an image; nil when there is none.
+func ConfigOf(img string) ([]byte, error) {
+	d, err := diskfs.Open(img, diskfs.WithOpenMode(diskfs.ReadOnly))
+	if err != nil {
+		return nil, fmt.Errorf("open image %s: %w", img, err)
+	}
+	defer d.Close()
+	esp, err := d.GetFilesystem(1)
+	if err != nil {
+		return nil, fmt.Errorf("open EFI system partition of %s: %w", img, err)
+	}
+	if _, err := esp.Stat(strings.TrimPrefix(layout.ConfigFile, "/")); err != nil {
+		return nil, nil
+	}
+	f, err := esp.OpenFile(layout.ConfigFile, os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("read %s of %s: %w", layout.ConfigFile, img, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s of %s: %w", layout.ConfigFile, img, err)
+	}
+	return b, nil
 }
 
 // SetConfig puts a configuration file on an image that has none yet, as flashing a box does.
@@ -104,7 +135,39 @@ func SetConfig(img string, conf []byte) error {
 	if err != nil {
 		return fmt.Errorf("open EFI system partition of %s: %w", img, err)
 	}
-	return addFiles(d, esp, []espFile{{configOnESP, conf}})
+	return addFiles(d, esp, []espFile{{layout.ConfigFile, conf}})
+}
+
+// BoardOf returns the name of the board that an image is for.
+func BoardOf(img string) (string, error) {
+	d, err := diskfs.Open(img, diskfs.WithOpenMode(diskfs.ReadOnly))
+	if err != nil {
+		return "", fmt.Errorf("open image: %w", err)
+	}
+	defer d.Close()
+	t, err := d.GetPartitionTable()
+	if err != nil {
+		return "", fmt.Errorf("not a Millrace image: %w", err)
+	}
+	table, ok := t.(*gpt.Table)
+	if !ok || len(table.Partitions) == 0 || table.Partitions[0].Name != layout.ESPName {
+		return "", fmt.Errorf("not a Millrace image: it has no partition %s", layout.ESPName)
+	}
+	for _, b := range board.All() {
+		if strings.EqualFold(table.GUID, guid(diskSeed(b)+"/disk")) {
+			return b.Name, nil
+		}
+	}
+	return "", fmt.Errorf("a Millrace image for a board that is not known here, of a newer release?")
+}
+
+// diskSeed makes the GUIDs of a board's images.
+func diskSeed(b board.Board) string { return "millrace/" + b.Name }
+
+// epoch is the time that everything in an image has.
+func epoch() (time.Time, error) {
+	n, err := strconv.ParseInt(sourceDateEpoch, 10, 64)
+	return time.Unix(n, 0).UTC(), err
 }
 
 // fixTime makes go-diskfs give FAT entries a fixed time; it takes the time from the environment and
@@ -138,7 +201,7 @@ func addFiles(d *disk.Disk, esp filesystem.FileSystem, files []espFile) error {
 	if err != nil {
 		return fmt.Errorf("finish image: %w", err)
 	}
-	if err := fixDotDot(raw, alignBytes); err != nil {
+	if err := fixDotDot(raw, layout.AlignBytes); err != nil {
 		return fmt.Errorf("finish EFI system partition: %w", err)
 	}
 	return nil

@@ -11,9 +11,11 @@ import (
 	"testing"
 
 	"github.com/diskfs/go-diskfs"
+
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/mkuimage/cpio"
+	"millrace/image/layout"
 )
 
 func TestWriteDisk(t *testing.T) {
@@ -37,7 +39,7 @@ func TestWriteDisk(t *testing.T) {
 	if err := SetConfig(a, conf); err == nil {
 		t.Error("a second configuration was put over the first")
 	}
-	files = append(files, espFile{configOnESP, conf})
+	files = append(files, espFile{layout.ConfigFile, conf})
 	sumA, errA := hashFile(a)
 	sumB, errB := hashFile(b)
 	if errA != nil || errB != nil || sumA != sumB {
@@ -57,7 +59,7 @@ func TestWriteDisk(t *testing.T) {
 		t.Errorf("partition table: %v", err)
 	}
 	p := table.Partitions[0]
-	if p.Type != gpt.EFISystemPartition || p.Name != espName || p.Start*sectorSize != alignBytes || p.GUID != guid("seed/esp") {
+	if p.Type != gpt.EFISystemPartition || p.Name != layout.ESPName || p.Start*sectorSize != layout.AlignBytes || p.GUID != guid("seed/esp") {
 		t.Errorf("partition 1 is %+v", p)
 	}
 	esp, err := d.GetFilesystem(1)
@@ -96,7 +98,7 @@ func fsck(t *testing.T, img, dir string) {
 		t.Fatal(err)
 	}
 	defer dst.Close()
-	if _, err := io.Copy(dst, io.NewSectionReader(src, alignBytes, espBytes)); err != nil {
+	if _, err := io.Copy(dst, io.NewSectionReader(src, layout.AlignBytes, layout.ESPBytes)); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command(tool, "-n", dst.Name()).CombinedOutput(); err != nil {

@@ -11,6 +11,10 @@
 //	libs.go       which shared libraries the carried programs need
 //	initramfs.go  the initramfs, with u-root's builder
 //	uki.go        kernel, initramfs and command line as one EFI program
+//	sign.go       signing it; package signature below has the format
+//	manifest.go   the list of all that went in, an SPDX document
 //	disk.go       the partition table and the EFI system partition
 //	fat.go        a repair of what go-diskfs writes to FAT
+//
+// Package layout below names what is where on the disk.
 package image

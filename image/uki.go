@@ -65,8 +65,7 @@ func buildUKI(stub []byte, sections []section) ([]byte, error) {
 	}
 	le.PutUint16(out[h.coff+2:], uint16(h.sections+len(sections)))
 	le.PutUint32(out[h.opt+optSizeOfImage:], uint32(va))
-	le.PutUint32(out[h.opt+optCheckSum:], 0)
-	le.PutUint32(out[h.opt+optCheckSum:], peChecksum(out))
+	setChecksum(out, h)
 	return out, nil
 }
 

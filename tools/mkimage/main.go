@@ -1,5 +1,5 @@
-// Command mkimage builds the bootable disk image of a board. It needs no privileges; the work is
-// done by package image.
+// Command mkimage builds the bootable disk image of a board, and signs versions. It needs no privileges;
+// the work is done by package image.
 package main
 
 import (
@@ -19,24 +19,46 @@ import (
 	"millrace/image"
 )
 
+const usage = `usage: mkimage [flags]                          build an image
+       mkimage keygen FILE                      make a key that signs versions
+       mkimage sign -sign-key FILE IMAGE.efi    sign a version
+       mkimage verify -key KEY IMAGE.efi        check who signed a version
+
+`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	args := os.Args[1:]
+	var err error
+	switch {
+	case len(args) > 0 && args[0] == "keygen":
+		err = keygen(args[1:], os.Stdout)
+	case len(args) > 0 && args[0] == "sign":
+		err = sign(args[1:], os.Stdout)
+	case len(args) > 0 && args[0] == "verify":
+		err = verify(args[1:], os.Stdout)
+	default:
+		err = run(ctx, args)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "mkimage:", err)
 		os.Exit(1)
 	}
 }
 
-// run is main with an error.
+// run builds an image.
 func run(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("mkimage", flag.ExitOnError)
+	fs.Usage = func() { fmt.Fprint(fs.Output(), usage); fs.PrintDefaults() }
 	boardName := fs.String("board", "qemu-amd64", "board to build for: "+strings.Join(boardNames(), ", "))
 	out := fs.String("o", ".build/millrace.img", "image `file`; kernel, initramfs and UKI go beside it")
 	cache := fs.String("cache", "", "`directory` of downloaded Debian packages (default: millrace/debs in the user's cache directory)")
 	version := fs.String("version", "0.1.0", "version of the image")
 	config := fs.String("config", "", "millrace.conf `file` to put on the image")
 	daemon := fs.String("millraced", "", "millraced `binary` built elsewhere (default: build it from source)")
+	var signKeys keyFiles
+	fs.Var(&signKeys, "sign-key", "`file` with a private key that signs the version (see mkimage keygen); may be given several times")
 	refresh := fs.Bool("refresh-lock", false, "pin the package versions apt offers now, and stop")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -77,20 +99,13 @@ func run(ctx context.Context, args []string) error {
 	start := time.Now()
 	res, err := image.Build(ctx, image.Config{
 		Board: b, Source: source, Output: *out, CacheDir: *cache,
-		Version: *version, Daemon: *daemon, ConfigFile: *config, Logger: logger,
+		Version: *version, Daemon: *daemon, ConfigFile: *config, SignKeys: signKeys.keys, Logger: logger,
 	})
 	if err != nil {
 		return err
 	}
 	fmt.Printf("built in %.1f s\n", time.Since(start).Seconds())
-	for _, f := range []string{res.Image, res.UKI, res.Kernel, res.Initramfs} {
-		st, err := os.Stat(f)
-		if err != nil {
-			return fmt.Errorf("stat result: %w", err)
-		}
-		fmt.Printf("%8.1f MB  %s\n", float64(st.Size())/1e6, f)
-	}
-	return nil
+	return printSizes(os.Stdout, res)
 }
 
 // boardNames lists the boards for help texts.
