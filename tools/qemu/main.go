@@ -25,21 +25,48 @@ const natsPort = 4222
 // powerDownTimeout is how long the box has to stop and power off.
 const powerDownTimeout = time.Minute
 
-const usage = `usage: qemu run [flags]
+const usage = `usage: qemu run [flags]      boot one machine
+       qemu up [flags]       boot a fleet, by default three storage nodes and a router
+       qemu status           its machines and where they are reached
+       qemu console [-f] N   what machine N has printed
+       qemu kill N           cut the power of machine N, which stays off
+       qemu start N          switch it on
+       qemu powercut N       cut the power of machine N and give it back
+       qemu cut N M          nothing passes between machines N and M
+       qemu delay N M TIME   what passes takes that much longer
+       qemu drop N M SHARE   a share from 0 to 1 of what passes is lost
+       qemu heal N M         all passes again
+       qemu down             power the fleet off
 
-Boots an image made by tools/mkimage, with a data disk and the NATS port forwarded to this machine,
-and prints what to connect to. ^C presses the power button; a second ^C is a power cut.
+run boots an image made by tools/mkimage, with a data disk and the NATS port forwarded to this machine,
+and prints what to connect to. ^C presses the power button; a second ^C is a power cut. up does so with
+several machines, which are on one wire; N is a name such as n1, or a number. -h after a verb prints its
+flags.
 
 `
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) < 2 || os.Args[1] != "run" {
+	if len(os.Args) < 2 {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
-	if err := run(ctx, stop, os.Args[2:]); err != nil {
+	var err error
+	switch verb, args := os.Args[1], os.Args[2:]; verb {
+	case "run":
+		err = run(ctx, stop, args)
+	case "up":
+		err = runUp(ctx, stop, args)
+	case "console":
+		err = runConsole(ctx, args, os.Stdout)
+	case "status", "kill", "start", "powercut", "cut", "delay", "drop", "heal", "down":
+		err = runAsk(ctx, verb, args, os.Stdout)
+	default:
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "qemu:", err)
 		os.Exit(1)
 	}

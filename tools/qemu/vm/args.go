@@ -34,19 +34,37 @@ func args(c Config, p paths) []string {
 			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+escape(c.Board.QEMU.Firmware),
 			"-drive", "if=pflash,format=raw,unit=1,file="+escape(p.nvram))
 	}
-	// Read only: several machines may boot one image.
-	a = append(a, "-drive", "if=none,id=boot,format=raw,readonly=on,file="+escape(out.Image),
-		"-device", "virtio-blk-pci,drive=boot,bootindex=1")
+	system := c.SystemDisk
+	shared := ",readonly=on" // several machines may boot one image
+	if system == "" {
+		system = out.Image
+	} else {
+		shared = ""
+	}
+	disk := c.Board.QEMU.Disk
+	a = append(a, "-drive", "if=none,id=boot,format=raw"+shared+",file="+escape(system),
+		"-device", disk+",drive=boot,serial=system,bootindex=1")
 	if c.DataDisk != "" {
 		a = append(a, "-drive", "if=none,id=data,format=raw,discard=unmap,file="+escape(c.DataDisk),
-			"-device", "virtio-blk-pci,drive=data,serial=data")
+			"-device", disk+",drive=data,serial=data")
 	}
-	net := "user,id=net0,restrict=on"
+	return append(a, network(c)...)
+}
+
+// network returns the arguments of the network card.
+func network(c Config) []string {
+	card := c.Board.QEMU.NIC + ",netdev=net,romfile=" // no network boot, which costs seconds
+	if n := c.Network; n != nil {
+		return []string{
+			"-netdev", "stream,id=net,server=off,addr.type=unix,addr.path=" + escape(n.Socket),
+			"-device", card + ",mac=" + n.MAC.String(),
+		}
+	}
+	user := "user,id=net,restrict=on"
 	for _, f := range c.Forwards {
-		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
+		user += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
 	}
-	// romfile=: no network boot, which costs seconds.
-	return append(a, "-netdev", net, "-device", "virtio-net-pci,netdev=net0,romfile=")
+	return []string{"-netdev", user, "-device", card}
 }
 
 // escape doubles commas, which separate options in QEMU's arguments.

@@ -8,4 +8,6 @@
 //	boot.go     Boot: start and wait until the box serves, retrying a stalled emulator once
 //	console.go  what the guest prints
 //	qmp.go      the emulator's control socket
+//	switch.go   Switch: the wire between machines, and what can happen to it
+//	gateway.go  Gateway: ports of machines behind a switch, on this machine
 package vm

@@ -29,6 +29,12 @@ type Forward struct {
 	Guest int // port in the guest
 }
 
+// Network plugs a machine into a Switch.
+type Network struct {
+	Socket string           // as Switch.Plug returns it
+	MAC    net.HardwareAddr // of the machine's card; each has another
+}
+
 // Config describes one machine.
 type Config struct {
 	Board board.Board // how to emulate it
@@ -40,11 +46,16 @@ type Config struct {
 	// Cmdline is added to the kernel command line; only with Direct.
 	Cmdline string
 
+	// SystemDisk is a copy of the image that is the machine's own and that it may write to: it keeps its
+	// state there. Empty: Image itself, which stays as it is.
+	SystemDisk string
+
 	DataDisk  string // file of the data disk, created sparse when missing; empty: no data disk
 	DataBytes int64  // size of a new data disk; default 8 GiB
 
-	Forwards  []Forward
-	MemoryMiB int // default 768
+	Forwards  []Forward // without Network only: behind a switch there is a Gateway
+	Network   *Network  // the switch that the machine is plugged into; nil: a network of its own
+	MemoryMiB int       // default 768
 
 	// CPUs is the number of processors; default 1. More than one makes boots faster, but the
 	// emulator then stalls about one boot in twenty.
@@ -84,6 +95,9 @@ func (c Config) validate() error {
 	}
 	if c.Image == "" {
 		return errors.New("no image")
+	}
+	if c.Network != nil && len(c.Forwards) > 0 {
+		return errors.New("ports of a machine behind a switch are forwarded by a gateway")
 	}
 	if c.Cmdline != "" && !c.Direct {
 		return fmt.Errorf("command line %q: the one in the image is fixed; only a direct boot can add to it", c.Cmdline)

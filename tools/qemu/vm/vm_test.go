@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,7 +20,7 @@ import (
 )
 
 func TestArgs(t *testing.T) {
-	b := board.Board{Cmdline: "console=ttyS0", QEMU: board.QEMU{Args: []string{"-machine", "q35"}, Firmware: "/fw/CODE.fd"}}
+	b := board.Board{Cmdline: "console=ttyS0", QEMU: board.QEMU{Args: []string{"-machine", "q35"}, Disk: "nvme", NIC: "e1000e", Firmware: "/fw/CODE.fd"}}
 	c := Config{Board: b, Image: "out/m.img", DataDisk: "a,b.img", CPUs: 2, MemoryMiB: 512, Forwards: []Forward{{14222, 4222}, {1, 2}}}
 	p := paths{nvram: "/t/nvram", qmp: "/t/qmp"}
 
@@ -29,6 +30,7 @@ func TestArgs(t *testing.T) {
 	for _, want := range []string{
 		"-machine q35 -smp 2 -m 512 ", "-qmp unix:/t/qmp,server=on,wait=off", "unit=0,readonly=on,file=/fw/CODE.fd",
 		"unit=1,file=/t/nvram", "readonly=on,file=out/m.img", "discard=unmap,file=a,,b.img",
+		"-device nvme,drive=data,serial=data", "-device e1000e,netdev=net,romfile=",
 		"restrict=on,hostfwd=tcp:127.0.0.1:14222-:4222,hostfwd=tcp:127.0.0.1:1-:2",
 	} {
 		if !strings.Contains(firmware, want) {
@@ -45,10 +47,34 @@ func TestArgs(t *testing.T) {
 	}
 }
 
+func TestArgsNetwork(t *testing.T) {
+	c := Config{
+		Board: board.Board{QEMU: board.QEMU{NIC: "e1000e"}}, Image: "m.img", SystemDisk: "n1.img",
+		Network: &Network{Socket: "/t/0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}},
+	}
+	machine := strings.Join(args(c, paths{}), " ")
+	gateway := strings.Join(gatewayArgs("/t/1", netip.MustParsePrefix("10.77.0.0/24"), netip.MustParseAddr("10.77.0.254"),
+		[]GatewayForward{{14222, netip.MustParseAddr("10.77.0.1"), 4222}}), " ")
+	for want, text := range map[string]string{
+		"addr.path=/t/0 -device e1000e,netdev=net,romfile=,mac=02:00:00:00:00:01":       machine,
+		"id=boot,format=raw,file=n1.img":                                                machine,
+		"net=10.77.0.0/24,host=10.77.0.254,hostfwd=tcp:127.0.0.1:14222-10.77.0.1:4222 ": gateway,
+		"addr.path=/t/1": gateway,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(machine, "user") {
+		t.Errorf("a machine behind a switch has the emulator's network too:\n%s", machine)
+	}
+}
+
 func TestStartRefuses(t *testing.T) {
 	for name, c := range map[string]Config{
 		"no emulator":                 {Image: "x"},
 		"no image":                    {Board: board.All()[0]},
+		"ports behind a switch":       {Board: board.All()[0], Image: "x", Network: &Network{}, Forwards: []Forward{{1, 2}}},
 		"command line and firmware":   {Board: board.All()[0], Image: "x", Cmdline: "a"},
 		"emulator that is not there":  {Board: board.Board{QEMU: board.QEMU{Binary: "/no/such/qemu"}}, Image: "x", Direct: true},
 		"firmware that is not there":  {Board: board.Board{QEMU: board.QEMU{Binary: "true", NVRAM: "/no/such/vars"}}, Image: "x"},

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"millrace/board"
+)
+
+// fleetDir is the folder of the fleet unless -dir names another.
+const fleetDir = ".build/fleet"
+
+// runUp boots a fleet and keeps it until it is told to end.
+func runUp(ctx context.Context, restore func(), args []string) error {
+	set := flag.NewFlagSet("qemu up", flag.ExitOnError)
+	set.Usage = func() { fmt.Fprint(set.Output(), usage); set.PrintDefaults() }
+	boardName := set.String("board", "qemu-amd64", "board of the image")
+	c := fleetConfig{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	set.StringVar(&c.Image, "image", ".build/millrace.img", "disk image `file`, without a configuration")
+	set.StringVar(&c.Dir, "dir", fleetDir, "`folder` of the machines' disks and console logs")
+	set.IntVar(&c.Nodes, "nodes", 3, "machines with a data disk")
+	set.IntVar(&c.Routers, "routers", 1, "machines without")
+	set.IntVar(&c.FirstPort, "port", 14222, "NATS port of the first machine on this one, the others follow; 0: free ones")
+	dataGiB := set.Int64("data-size", 8, "size of a new data disk in GiB; it is sparse")
+	set.IntVar(&c.MemoryMiB, "m", 512, "memory of a machine in MiB")
+	set.IntVar(&c.CPUs, "smp", 1, "processors of a machine")
+	set.BoolVar(&c.Direct, "direct", false, "start kernels without firmware and boot loader: some seconds faster")
+	set.BoolVar(&c.Fresh, "fresh", false, "make new disks; without it the machines of the last time go on")
+	set.StringVar(&c.ConfigDir, "configs", "", "`folder` with a n1.conf, … r1.conf for new system disks (default: a cluster of all)")
+	parallel := set.Int("parallel", 2, "how many machines boot at the same time")
+	if err := set.Parse(args); err != nil {
+		return err
+	}
+	if set.NArg() > 0 || *parallel < 1 {
+		return fmt.Errorf("unexpected argument %q, or -parallel below 1", set.Args())
+	}
+	var ok bool
+	if c.Board, ok = board.ByName(*boardName); !ok {
+		return fmt.Errorf("no board %q", *boardName)
+	}
+	c.DataBytes = *dataGiB << 30
+	return keepFleet(ctx, restore, c, *parallel, os.Stdout)
+}
+
+// keepFleet boots a fleet, serves commands, and powers it off in the end.
+func keepFleet(ctx context.Context, restore func(), c fleetConfig, parallel int, w io.Writer) error {
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return fmt.Errorf("make folder of the fleet: %w", err)
+	}
+	l, err := listen(c.Dir) // first: the disks are of one fleet at a time
+	if err != nil {
+		return err
+	}
+	f, err := newFleet(c)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ctl := &control{fleet: f, stop: stop}
+	var wg sync.WaitGroup
+	wg.Go(func() { ctl.serve(ctx, l) })
+
+	began := time.Now()
+	err = f.up(ctx, parallel)
+	if err == nil {
+		fmt.Fprintf(w, "\n%d machines serve after %.1f s:\n\n", len(f.machines), time.Since(began).Seconds())
+		err = ctl.status(w)
+		fmt.Fprintf(w, "\nqemu status | console N | kill N | start N | powercut N | cut N M | delay N M 50ms | drop N M 0.1 | heal N M | down\n"+
+			"^C powers all off.\n")
+	}
+	if err == nil {
+		<-ctx.Done()
+		restore()
+		down, cancel := context.WithTimeout(context.Background(), powerDownTimeout)
+		err = f.down(down)
+		cancel()
+	}
+	err = errors.Join(err, l.Close())
+	wg.Wait() // the answer to "down" is still on its way
+	return errors.Join(err, f.close())
+}
+
+// runConsole prints what a machine has printed, and goes on with it.
+func runConsole(ctx context.Context, args []string, w io.Writer) error {
+	set := flag.NewFlagSet("qemu console", flag.ExitOnError)
+	dir := set.String("dir", fleetDir, "`folder` of the fleet")
+	follow := set.Bool("f", false, "go on until ^C")
+	if err := set.Parse(args); err != nil {
+		return err
+	}
+	if set.NArg() != 1 || strings.ContainsRune(set.Arg(0), filepath.Separator) {
+		return errors.New("console wants the name of a machine, such as n1")
+	}
+	f, err := os.Open(filepath.Join(*dir, set.Arg(0)+".console.log"))
+	if err != nil {
+		return fmt.Errorf("read console: %w", err)
+	}
+	defer f.Close()
+	for {
+		if _, err := io.Copy(w, f); err != nil || !*follow {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// runAsk passes a command on to the running fleet.
+func runAsk(ctx context.Context, verb string, args []string, w io.Writer) error {
+	set := flag.NewFlagSet("qemu "+verb, flag.ExitOnError)
+	dir := set.String("dir", fleetDir, "`folder` of the fleet")
+	if err := set.Parse(args); err != nil {
+		return err
+	}
+	return ask(ctx, *dir, append([]string{verb}, set.Args()...), w)
+}
