@@ -13,10 +13,10 @@ import (
 
 // flags returns the flag set of the verb.
 func (c *call) flags() *flag.FlagSet {
-	f := flag.NewFlagSet("millrace plugin "+c.name, flag.ContinueOnError)
+	f := flag.NewFlagSet("millrace "+c.command(), flag.ContinueOnError)
 	f.SetOutput(c.stderr)
 	f.Usage = func() {
-		fmt.Fprintf(c.stderr, "usage: millrace plugin %s [flags]\n%s\n", strings.TrimSpace(c.name+" "+c.verb.args), c.help)
+		fmt.Fprintf(c.stderr, "usage: millrace %s [flags]\n%s\n", strings.TrimSpace(c.command()+" "+c.verb.args), c.help)
 		f.PrintDefaults()
 	}
 	return f
@@ -38,7 +38,7 @@ func (c *call) parse(f *flag.FlagSet, n int) ([]string, error) {
 		positional, rest = append(positional, f.Arg(0)), f.Args()[1:]
 	}
 	if len(positional) != n {
-		fmt.Fprintf(c.stderr, "millrace plugin %s: %d arguments, want %d\n", c.name, len(positional), n)
+		fmt.Fprintf(c.stderr, "millrace %s: %d arguments, want %d\n", c.command(), len(positional), n)
 		f.Usage()
 		return nil, errUsage
 	}
@@ -79,9 +79,10 @@ func (g grants) Set(s string) error {
 
 // server holds the flags of a verb that talks to a server.
 type server struct {
-	call                       *call
-	url, user, password, creds string
-	timeout                    time.Duration
+	call                             *call
+	url, user, password, creds, nkey string
+	timeout                          time.Duration
+	options                          []nats.Option // further ones
 }
 
 func (c *call) server(f *flag.FlagSet) *server {
@@ -91,6 +92,7 @@ func (c *call) server(f *flag.FlagSet) *server {
 	f.StringVar(&s.user, "user", "", "user `NAME` (default: NATS_USER)")
 	f.StringVar(&s.password, "password", "", "`PASSWORD` (default: NATS_PASSWORD)")
 	f.StringVar(&s.creds, "creds", "", "credentials `FILE` (default: NATS_CREDS)")
+	f.StringVar(&s.nkey, "nkey", "", "`FILE` with the seed of an nkey user (default: NATS_NKEY)")
 	f.DurationVar(&s.timeout, "timeout", 30*time.Second, "how long to wait for the server")
 	return s
 }
@@ -101,15 +103,22 @@ func (s *server) connect() (*nats.Conn, error) {
 		value        *string
 		name, absent string
 	}{{&s.url, "NATS_URL", nats.DefaultURL}, {&s.user, "NATS_USER", ""}, {&s.password, "NATS_PASSWORD", ""},
-		{&s.creds, "NATS_CREDS", ""}} {
+		{&s.creds, "NATS_CREDS", ""}, {&s.nkey, "NATS_NKEY", ""}} {
 		*v.value = cmp.Or(*v.value, s.call.getenv(v.name), v.absent)
 	}
-	options := []nats.Option{nats.Name("millrace"), nats.Timeout(s.timeout)}
+	options := append([]nats.Option{nats.Name("millrace"), nats.Timeout(s.timeout)}, s.options...)
 	if s.user != "" {
 		options = append(options, nats.UserInfo(s.user, s.password))
 	}
 	if s.creds != "" {
 		options = append(options, nats.UserCredentials(s.creds))
+	}
+	if s.nkey != "" {
+		o, err := nats.NkeyOptionFromSeed(s.nkey)
+		if err != nil {
+			return nil, fmt.Errorf("read nkey of %s: %w", s.nkey, err)
+		}
+		options = append(options, o)
 	}
 	conn, err := nats.Connect(s.url, options...)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -19,6 +20,21 @@ const (
 	exitFailure = 1
 	exitUsage   = 2
 )
+
+// group is a word that verbs follow.
+type group struct {
+	name  string
+	help  string
+	verbs []verb
+}
+
+func groups() []group {
+	return []group{
+		{"plugin", "programs that run in the server", pluginVerbs()},
+		{"node", "the boxes of a cluster, over the system account", nodeVerbs()},
+		{"cluster", "all boxes of a cluster, over the system account", clusterVerbs()},
+	}
+}
 
 // verb is one command.
 type verb struct {
@@ -31,6 +47,7 @@ type verb struct {
 // call is one invocation of a verb.
 type call struct {
 	verb
+	group  string
 	args   []string
 	getenv func(string) string
 	stdin  io.Reader
@@ -38,8 +55,18 @@ type call struct {
 	stderr io.Writer
 }
 
+// command is the verb as it is typed, group included.
+func (c *call) command() string { return strings.TrimSpace(c.group + " " + c.name) }
+
 // errUsage is returned for a command line that cannot be understood; what is wrong has been printed.
 var errUsage = errors.New("usage")
+
+// loneVerbs are verbs without a group.
+func loneVerbs() []verb {
+	return []verb{
+		{"flash", "IMAGE DISK", "write an image and a node's configuration to a disk or a file, and read it back", runFlash},
+	}
+}
 
 func pluginVerbs() []verb {
 	return []verb{
@@ -65,41 +92,66 @@ func main() {
 
 // run finds and runs the verb, and returns the exit code.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
-	if len(args) == 0 || args[0] != "plugin" {
+	for _, v := range loneVerbs() {
+		if len(args) > 0 && v.name == args[0] {
+			return exitCode(stderr, v.run(ctx, &call{v, "", args[1:], getenv, stdin, stdout, stderr}))
+		}
+	}
+	if len(args) < 2 {
 		return usage(stderr, args)
 	}
-	if len(args) == 1 {
-		return usage(stderr, nil)
-	}
-	for _, v := range pluginVerbs() {
-		if v.name != args[1] {
+	for _, g := range groups() {
+		if g.name != args[0] {
 			continue
 		}
-		err := v.run(ctx, &call{v, args[2:], getenv, stdin, stdout, stderr})
-		switch {
-		case err == nil, errors.Is(err, flag.ErrHelp):
-			return exitOK
-		case errors.Is(err, errUsage):
-			return exitUsage
+		for _, v := range g.verbs {
+			if v.name != args[1] {
+				continue
+			}
+			return exitCode(stderr, v.run(ctx, &call{v, g.name, args[2:], getenv, stdin, stdout, stderr}))
 		}
-		fmt.Fprintf(stderr, "millrace: %v\n", err)
-		return exitFailure
 	}
 	return usage(stderr, args)
 }
 
+// exitCode prints the error of a verb and returns its exit code.
+func exitCode(stderr io.Writer, err error) int {
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.Is(err, errUsage):
+		return exitUsage
+	}
+	fmt.Fprintf(stderr, "millrace: %v\n", err)
+	return exitFailure
+}
+
+// usage prints what there is: of one group when its name was given, of all otherwise.
 func usage(w io.Writer, args []string) int {
-	if len(args) > 0 && args[0] != "-h" && args[0] != "--help" && args[0] != "help" {
-		unknown := args[0]
-		if unknown == "plugin" {
-			unknown += " " + args[1]
+	list := groups()
+	known := len(args) == 0
+	for _, g := range list {
+		if len(args) > 0 && args[0] == g.name {
+			list, known = []group{g}, len(args) == 1
+			break
 		}
-		fmt.Fprintf(w, "millrace: unknown command %q\n", unknown)
 	}
-	fmt.Fprintln(w, "usage: millrace plugin VERB [flags]")
-	for _, v := range pluginVerbs() {
-		fmt.Fprintf(w, "  %-18s %s\n", v.name+" "+v.args, v.help)
+	if word := strings.Join(args[:min(len(args), 2)], " "); !known && !isHelp(args[len(args)-1]) {
+		fmt.Fprintf(w, "millrace: unknown command %q\n", word)
 	}
-	fmt.Fprintln(w, "millrace plugin VERB -h prints the flags of a verb.")
+	for _, g := range list {
+		fmt.Fprintf(w, "usage: millrace %s VERB [flags]: %s\n", g.name, g.help)
+		for _, v := range g.verbs {
+			fmt.Fprintf(w, "  %-18s %s\n", v.name+" "+v.args, v.help)
+		}
+		fmt.Fprintf(w, "millrace %s VERB -h prints the flags of a verb.\n", g.name)
+	}
+	if len(list) > 1 {
+		for _, v := range loneVerbs() {
+			fmt.Fprintf(w, "usage: millrace %s %s [flags]: %s\n", v.name, v.args, v.help)
+		}
+	}
 	return exitUsage
 }
+
+func isHelp(word string) bool { return word == "-h" || word == "--help" || word == "help" }

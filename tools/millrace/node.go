@@ -1,0 +1,187 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"millrace/appliance/boxapi"
+)
+
+func nodeVerbs() []verb {
+	return []verb{
+		{"ls", "", "list the servers of the cluster and the boxes they run on", runNodeList},
+		{"info", "NODE", "show a box", runNodeInfo},
+		{"logs", "NODE", "print the last lines of a box's log; -f goes on", runNodeLogs},
+		{"reboot", "NODE", "start a box anew", runNodeReboot},
+		{"poweroff", "NODE", "switch a box off", runNodePowerOff},
+		{"reset", "NODE", "make a box forget name, key and configuration; -data erases its streams too", runNodeReset},
+		{"config", "get|set NODE", "print the configuration of a box, or replace it by what comes on standard input", runNodeConfig},
+		{"disks", "NODE", "list the disks of a box, or give it one for its data", runNodeDisks},
+		{"update", "NODE IMAGE", "put a new version on a box and wait until it has proven itself", runNodeUpdate},
+	}
+}
+
+// How long answers to a question to all are waited for: for the first one, and after each.
+const (
+	firstAnswer = 3 * time.Second
+	nextAnswer  = 300 * time.Millisecond
+)
+
+// node is a server of the cluster. Its box is nil when it does not run on one.
+type node struct {
+	ID, Name, Cluster string
+	Health            boxapi.Health
+	Box               *boxapi.Info
+}
+
+// storage reports whether the node keeps streams.
+func (n node) storage() bool { return n.Box != nil && n.Box.Role == boxapi.RoleStorage }
+
+// serverAnswer is what servers answer to requests of the system account.
+type serverAnswer struct {
+	Server struct {
+		ID      string `json:"id"`
+		Name    string `json:"name"`
+		Cluster string `json:"cluster"`
+	} `json:"server"`
+	Data boxapi.Health `json:"data"`
+}
+
+// askAll asks everybody and calls each with every answer.
+func askAll(ctx context.Context, conn *nats.Conn, subject string, each func([]byte) error) error {
+	inbox := conn.NewRespInbox()
+	sub, err := conn.SubscribeSync(inbox)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", subject, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // ends with the connection at the latest
+	if err := conn.PublishRequest(subject, inbox, nil); err != nil {
+		return fmt.Errorf("ask %s: %w", subject, err)
+	}
+	for wait := firstAnswer; ; wait = nextAnswer {
+		waiting, cancel := context.WithTimeout(ctx, wait)
+		m, err := sub.NextMsgWithContext(waiting)
+		cancel()
+		switch {
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, errors.Is(err, nats.ErrNoResponders):
+			return nil
+		case err != nil:
+			return fmt.Errorf("ask %s: %w", subject, err)
+		}
+		if err := each(m.Data); err != nil {
+			return fmt.Errorf("answer to %s: %w", subject, err)
+		}
+	}
+}
+
+// findNodes returns the servers of the cluster, by name.
+func findNodes(ctx context.Context, conn *nats.Conn) ([]node, error) {
+	byID := map[string]*node{}
+	err := askAll(ctx, conn, "$SYS.REQ.SERVER.PING.HEALTHZ", func(data []byte) error {
+		var a serverAnswer
+		if err := json.Unmarshal(data, &a); err != nil {
+			return err
+		}
+		byID[a.Server.ID] = &node{ID: a.Server.ID, Name: a.Server.Name, Cluster: a.Server.Cluster, Health: a.Data}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(byID) == 0 {
+		return nil, errors.New("no server answers: the user of this connection must be one of the system account")
+	}
+	err = askAll(ctx, conn, boxapi.Ping, func(data []byte) error {
+		var a boxapi.Answer
+		if err := json.Unmarshal(data, &a); err != nil {
+			return err
+		}
+		n := byID[a.Server]
+		if n == nil || a.Error != "" {
+			return nil // it came or went meanwhile, or cannot tell of itself
+		}
+		n.Box = &boxapi.Info{}
+		return json.Unmarshal(a.Data, n.Box)
+	})
+	var list []node
+	for _, n := range byID {
+		list = append(list, *n)
+	}
+	slices.SortFunc(list, func(a, b node) int { return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID)) })
+	return list, err
+}
+
+// findNode returns the box of that name.
+func findNode(ctx context.Context, conn *nats.Conn, name string) (node, error) {
+	list, err := findNodes(ctx, conn)
+	if err != nil {
+		return node{}, err
+	}
+	var found []node
+	var names []string
+	for _, n := range list {
+		names = append(names, n.Name)
+		if n.Name == name || n.ID == name {
+			found = append(found, n)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return node{}, fmt.Errorf("no server is called %q; there are: %s", name, strings.Join(names, ", "))
+	case len(found) > 1:
+		return node{}, fmt.Errorf("%d servers are called %q: say which by its id", len(found), name)
+	case found[0].Box == nil:
+		return node{}, fmt.Errorf("server %s does not run on a Millrace box, or its box does not answer", name)
+	}
+	return found[0], nil
+}
+
+// askBox asks one box; in nil sends no request.
+func askBox(ctx context.Context, conn *nats.Conn, timeout time.Duration, id, verb string, in, out any) error {
+	var data []byte
+	if in != nil {
+		var err error
+		if data, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	m, err := conn.RequestWithContext(ctx, boxapi.Subject(id, verb), data)
+	if err != nil {
+		return fmt.Errorf("ask the box for %s: %w", verb, err)
+	}
+	var a boxapi.Answer
+	if err := json.Unmarshal(m.Data, &a); err != nil {
+		return fmt.Errorf("answer of the box to %s: %w", verb, err)
+	}
+	if a.Error != "" {
+		return errors.New(a.Error)
+	}
+	if err := json.Unmarshal(a.Data, out); err != nil {
+		return fmt.Errorf("answer of the box to %s: %w", verb, err)
+	}
+	return nil
+}
+
+// onNode connects, and calls fn with the box that args[which] names.
+func (c *call) onNode(ctx context.Context, s *server, args []string, which int, fn func(*nats.Conn, node) error) error {
+	conn, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	n, err := findNode(ctx, conn, args[which])
+	if err != nil {
+		return err
+	}
+	return fn(conn, n)
+}
