@@ -6,17 +6,18 @@ BIN          := $(BUILD)/bin
 IMAGE        := $(BUILD)/millrace.img
 BOARD        ?= qemu-amd64
 DEB_PACKAGES ?= clang lld ovmf qemu-system-x86
+ARM_PACKAGES := qemu-efi-aarch64 qemu-system-arm
 
 # What the comparison and the command line tests run, pinned.
 NATS_CLI     := github.com/nats-io/natscli/nats@v0.5.1
 NATS_SERVER  := github.com/nats-io/nats-server/v2@v2.15.2
 
 # Tests that boot machines, tests of the whole process, tests of the source text: not unit tests.
-BOOT_TESTS   ?= ./tools/qemu/...
+BOOT_TESTS   ?= ./image ./tools/qemu/...
 RAFT_TESTS   := ./raft/...
 E2E_TESTS    := ./tools/e2e
 TIDY_TESTS   := ./tools/tidy
-UNIT_TESTS    = $$($(GO) list ./... | grep -vE '^millrace/tools/(qemu|e2e|tidy)(/|$$)')
+UNIT_TESTS    = $$($(GO) list ./... | grep -vE '^millrace/tools/(e2e|tidy)(/|$$)')
 
 FUZZTIME     ?= 5s
 BENCH        ?= Steady|Open|Mover|IdleGroups|Groups|Throughput|PingPong
@@ -34,6 +35,9 @@ deps: ## install the Debian packages that are missing (as root; does nothing whe
 		if [ "$$(id -u)" != 0 ]; then echo "make deps: as root: apt-get install$$missing" >&2; exit 1; fi; \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
 	fi
+
+deps-arm64: ## install what emulates arm64 boards (as root)
+	@$(MAKE) --no-print-directory deps DEB_PACKAGES="$(ARM_PACKAGES)"
 
 build: ## build everything; programs go to .build/bin
 	$(GO) build ./...
@@ -54,7 +58,7 @@ lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l appliance board image plugins raft storage tools); \
 	if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:" >&2; echo "$$unformatted" >&2; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags qemu,etcdraft35 ./tools/qemu/... ./raft/...
+	$(GO) vet -tags qemu,etcdraft35 ./image/... ./tools/qemu/... ./raft/...
 	$(GO) tool staticcheck ./...
 
 tidy: ## imports, purity and habits, as tools/tidy has them
@@ -77,7 +81,12 @@ fuzz-smoke: ## run each fuzz target for FUZZTIME (5s)
 PEERS         = MILLRACE_TEST_NATS=$(abspath $(BIN)/nats) MILLRACE_TEST_PEER=$(abspath $(BIN)/nats-server)
 
 e2e: $(BIN)/nats $(BIN)/nats-server ## the real process: kill -9 in a loop, restarts, command line, conformance
-	$(PEERS) $(GO) test -count=1 $(E2E_TESTS)
+	$(PEERS) $(GO) test -count=1 -parallel 3 $(E2E_TESTS)
+
+CHAOS ?= 10
+
+chaos: $(BIN)/nats $(BIN)/nats-server ## long failure tests of clusters, then CHAOS=10 minutes of random harm; MILLRACE_SEED=n repeats it
+	$(PEERS) MILLRACE_CHAOS=$(CHAOS) $(GO) test -count=1 -timeout 0 -v -run '^TestCluster' $(E2E_TESTS)
 
 boot: image plugins ## boot the image in QEMU: power cuts, foreign disks, plugins
 	$(GO) test -tags qemu -count=1 -timeout 20m $(BOOT_TESTS)
@@ -89,14 +98,29 @@ bench-storage: ## journal, message index and raft host on this disk (some minute
 	@at=tools/bench/results/storage-$$(date -u +%Y-%m-%dT%H%M).txt; \
 	$(GO) test ./appliance/node ./storage/journal ./storage/index ./raft ./raft/core ./raft/transport -run '^$$' -bench '$(BENCH)' -timeout 60m | tee $$at
 
+bench-reach: build $(BIN)/nats $(BIN)/nats-server ## clusters of both, side by side: fail-over, watchers, idle streams, a lost disk (some minutes)
+	$(BIN)/bench -millraced $(BIN)/millraced -nats-server $(BIN)/nats-server -nats $(BIN)/nats -reach all -out tools/bench/results
+
 plugins: deps ## build the example plugins to .build/plugins
 	plugins/examples/build.sh $(BUILD)/plugins
 
-image: deps ## build the disk image .build/millrace.img (BOARD=qemu-amd64)
-	$(GO) run ./tools/mkimage -board $(BOARD) -o $(IMAGE)
+image: deps ## build the disk image .build/millrace.img (BOARD=qemu-amd64, SIGN_KEY=file of mkimage keygen)
+	$(GO) run ./tools/mkimage -board $(BOARD) -o $(IMAGE) $(if $(SIGN_KEY),-sign-key $(SIGN_KEY))
 
-run: image ## boot the image in QEMU with a data disk, NATS on port 14222
+NODES   ?= 3
+ROUTERS ?= 1
+
+run: image ## boot NODES=3 storage nodes and ROUTERS=1 routers in QEMU, on ports 14222 and up
+	$(GO) run ./tools/qemu up -board $(BOARD) -image $(IMAGE) -nodes $(NODES) -routers $(ROUTERS)
+
+run-one: image ## boot one machine in QEMU with a data disk, NATS on port 14222
 	$(GO) run ./tools/qemu run -board $(BOARD) -image $(IMAGE)
+
+dev: build ## three storage nodes and a router in the foreground, data in .build/dev; CLEAN=1 deletes it first
+	$(BIN)/dev -program $(BIN)/millraced -dir $(BUILD)/dev $(if $(CLEAN),-clean)
+
+bench-boot: image ## sizes, and the time from the start of QEMU to the first acknowledged publish
+	$(GO) test -tags qemu -run '^$$' -bench BenchmarkBoot -benchtime 5x -timeout 30m ./tools/qemu
 
 clean: ## remove .build
 	rm -rf $(BUILD)
@@ -107,4 +131,4 @@ $(BIN)/nats:
 $(BIN)/nats-server:
 	GOBIN=$(abspath $(BIN)) $(GO) install $(NATS_SERVER)
 
-.PHONY: help deps build test unit race lint tidy sim fuzz-smoke e2e boot bench bench-storage plugins image run clean
+.PHONY: help deps deps-arm64 build test unit race lint tidy sim fuzz-smoke e2e chaos boot bench bench-storage bench-reach bench-boot plugins image run run-one dev clean

@@ -30,13 +30,8 @@ type result struct {
 // run measures all loads. The rounds of the servers interleave, so that what else happens on the
 // machine meets all of them.
 func (b *bench) run(ctx context.Context) (results []result, err error) {
-	for _, p := range []*string{&b.millraced, &b.natsServer, &b.cli} {
-		if *p, err = filepath.Abs(*p); err != nil {
-			return nil, err
-		}
-		if _, err := os.Stat(*p); err != nil {
-			return nil, fmt.Errorf("%w; \"make bench\" builds it", err)
-		}
+	if err := b.findPrograms(); err != nil {
+		return nil, err
 	}
 	dir, err := os.MkdirTemp(b.dir, "millrace-bench-")
 	if err != nil {
@@ -60,6 +55,19 @@ func (b *bench) run(ctx context.Context) (results []result, err error) {
 		results = append(results, r)
 	}
 	return results, nil
+}
+
+// findPrograms makes the paths absolute.
+func (b *bench) findPrograms() (err error) {
+	for _, p := range []*string{&b.millraced, &b.natsServer, &b.cli} {
+		if *p, err = filepath.Abs(*p); err != nil {
+			return err
+		}
+		if _, err := os.Stat(*p); err != nil {
+			return fmt.Errorf("%w; \"make bench\" builds it", err)
+		}
+	}
+	return nil
 }
 
 // client returns the load program for a server.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -56,5 +58,27 @@ func TestLoadCount(t *testing.T) {
 		if got := l.count(rate, 2*time.Second); got != want {
 			t.Errorf("%v: got %d, want %d", rate, got, want)
 		}
+	}
+}
+
+func TestParseCPU(t *testing.T) {
+	stat := []byte("7 (a) b c) S 1 7 7 0 -1 4194560 1500 0 0 0 250 50 0 0 20 0 9 0 100 1 2\n")
+	if d, err := parseCPU(stat); err != nil || d != 3*time.Second {
+		t.Errorf("got %v, %v, want 3s", d, err)
+	}
+	if _, err := parseCPU([]byte("7 (a) S 1")); err == nil {
+		t.Error("a short line is no error")
+	}
+	if d, err := cpuOf(os.Getpid()); runtime.GOOS == "linux" && err != nil {
+		t.Errorf("own time: %v, %v", d, err)
+	}
+}
+
+func TestReachRatio(t *testing.T) {
+	if r := (reachMeasure{less: true}).ratio(10, 40); r != 4 {
+		t.Errorf("a fourth of the time is %v times better", r)
+	}
+	if r := (reachMeasure{}).ratio(40, 10); r != 4 {
+		t.Errorf("four times the rate is %v times better", r)
 	}
 }

@@ -76,7 +76,7 @@ func streamScenarios() []scenario {
 				`"allow_msg_schedules":true`, `"republish":{"src":">","dest":"r.>"}`, `"sources":[{"name":"O"}]`,
 			} {
 				answer := x.api("STREAM.CREATE.T", `{"name":"T","subjects":["t"],`+config+`}`)
-				if x.server.program == serverPath && isMillraced() && answer["error"] == nil {
+				if x.server.Program == serverPath && isMillraced() && answer["error"] == nil {
 					x.stop("accepted " + config)
 				}
 				x.nc.Request("$JS.API.STREAM.DELETE.T", nil, answerTimeout)

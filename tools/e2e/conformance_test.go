@@ -76,7 +76,7 @@ func TestConformance(t *testing.T) {
 	accounts.WriteString("}")
 	ours := startServer(t, accounts.String())
 	theirs := newServer(t, accounts.String())
-	theirs.program = peerProgram(t)
+	theirs.Program = peerProgram(t)
 	theirs.start()
 
 	type result struct {
@@ -112,7 +112,7 @@ func TestConformance(t *testing.T) {
 			<-r.done
 			for _, x := range []*session{r.ours, r.theirs} {
 				if x.broken != "" {
-					t.Errorf("%s: stopped after %d records: %s", filepath.Base(x.server.program), len(x.records), x.broken)
+					t.Errorf("%s: stopped after %d records: %s", filepath.Base(x.server.Program), len(x.records), x.broken)
 				}
 			}
 			compare(t, sc.name, r.ours.records, r.theirs.records, used)

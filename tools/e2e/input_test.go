@@ -41,7 +41,7 @@ func TestBadProtocolLines(t *testing.T) {
 			t.Errorf("%.40q: closed %v, want %v (%q)", tt.send, closed, tt.closes, got)
 		}
 	}
-	if !s.answers() {
+	if !s.Greets() {
 		t.Error("the server does not answer any more")
 	}
 }
@@ -50,7 +50,7 @@ func TestBadProtocolLines(t *testing.T) {
 // answers a PING.
 func raw(t *testing.T, s *server, send string) (got string, closed bool) {
 	t.Helper()
-	conn, err := net.Dial("tcp", s.addr())
+	conn, err := net.Dial("tcp", s.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestPortInUse(t *testing.T) {
 	second := newServer(t)
 	second.writeConf(fmt.Sprintf("listen: \"127.0.0.1:%d\"\njetstream { store_dir: %q }", first.port, second.store()))
 	out, code := second.runToEnd()
-	if code != 1 || !strings.Contains(out, first.addr()) || !strings.Contains(out, "address already in use") {
+	if code != 1 || !strings.Contains(out, first.Addr) || !strings.Contains(out, "address already in use") {
 		t.Errorf("exit code %d, output %q", code, out)
 	}
 }

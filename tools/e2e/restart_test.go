@@ -182,7 +182,7 @@ func TestSecondServerOnTheSameStore(t *testing.T) {
 	if code != 1 {
 		t.Errorf("exit code %d, want 1:\n%s", code, out)
 	}
-	if !first.answers() {
+	if !first.Greets() {
 		t.Error("the first server is gone")
 	}
 }

@@ -7,9 +7,11 @@ var Project = Rules{
 		{Folder: "appliance/server/wire"},
 		{Folder: "appliance/server/subject"},
 		{Folder: "appliance/server/jetstream/api", Ours: []string{"appliance/server/subject"}},
+		{Folder: "appliance/server/formation"},
 		{Folder: "appliance/server/jetstream/meta", Ours: pureOfJetStream, Others: indexes},
 		{Folder: "appliance/server/jetstream/stream", Ours: streamMachine, Others: indexes},
 		{Folder: "appliance/server/jetstream/consumer", Ours: pureOfJetStream, Others: indexes},
+		{Folder: "appliance/server/jetstream/membership"},
 
 		// The server. Broker, streams, raft, storage and plugins meet only in appliance/node: each
 		// declares the small interfaces that it calls.
@@ -36,7 +38,7 @@ var Project = Rules{
 		},
 		{
 			Folder: "appliance/node",
-			Ours:   []string{"appliance/server", "raft", "storage", "plugins"},
+			Ours:   []string{"appliance/boxapi", "appliance/boxlink", "appliance/server", "raft", "storage", "plugins"},
 			Others: []string{
 				"github.com/nats-io/nats-server/v2/conf", "github.com/nats-io/nkeys", "github.com/nats-io/nuid",
 				"golang.org/x/crypto/bcrypt",
@@ -44,9 +46,17 @@ var Project = Rules{
 		},
 		{Folder: "appliance/cmd/millraced", Ours: []string{"=appliance/node"}},
 
+		// What the two programs of a box, and its operator, say to one another.
+		{Folder: "appliance/boxapi"},
+		{Folder: "appliance/boxlink"},
+
 		// The box.
 		{Folder: "appliance/cmd/uinit", Ours: []string{"appliance/system"}, Others: boxLibraries},
-		{Folder: "appliance/system", Others: boxLibraries},
+		{
+			Folder: "appliance/system",
+			Ours:   []string{"appliance/boxapi", "appliance/boxlink", "image/layout", "image/signature"},
+			Others: append([]string{"github.com/beevik/ntp", "github.com/nats-io/nkeys"}, boxLibraries...),
+		},
 
 		// Storage and consensus.
 		{Folder: "storage/vfs", Others: []string{"golang.org/x/sys/unix"}},
@@ -82,6 +92,9 @@ var Project = Rules{
 
 		// Images and tools.
 		{Folder: "board"},
+		{Folder: "image/flash", Ours: []string{"image/layout"}, Others: []string{"golang.org/x/sys/unix"}},
+		{Folder: "image/layout"},
+		{Folder: "image/signature"},
 		{
 			Folder: "image", Ours: []string{"board"},
 			Others: []string{
@@ -89,8 +102,22 @@ var Project = Rules{
 			},
 		},
 		{
+			// Flashing checks a node's configuration with the parsers of the box and of millraced.
+			Folder: "tools/millrace", Ours: []string{"appliance/boxapi", "=appliance/node", "=appliance/system/boot", "board", "image", "plugins"},
+			Others: []string{"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/klauspost/compress"},
+		},
+		{Folder: "tools/mkimage", Ours: []string{"board", "image"}, Others: []string{"github.com/klauspost/compress"}},
+		{
 			Folder: "tools", Ours: []string{"board", "image", "plugins"},
 			Others: []string{"github.com/nats-io/nats.go", "github.com/nats-io/nkeys"},
+		},
+		{
+			Folder: "tools/cluster", // processes, network namespaces and small disks for tests and benchmarks
+			Others: []string{"github.com/nats-io/nats.go", "github.com/vishvananda/netlink", "golang.org/x/sys/unix"},
+		},
+		{
+			Folder: "tools/cluster/workload",
+			Others: []string{"github.com/nats-io/nats.go", "github.com/anishathalye/porcupine"},
 		},
 		{
 			Folder: "tools/e2e", Ours: []string{"appliance", "board", "image", "plugins", "raft", "storage", "tools"},
@@ -100,9 +127,9 @@ var Project = Rules{
 	},
 
 	Pure: []string{
-		"appliance/server/wire", "appliance/server/subject", "appliance/server/jetstream/api",
+		"appliance/server/wire", "appliance/server/subject", "appliance/server/formation", "appliance/server/jetstream/api",
 		"appliance/server/jetstream/meta", "appliance/server/jetstream/stream",
-		"appliance/server/jetstream/consumer", "board", "plugins/abi",
+		"appliance/server/jetstream/consumer", "appliance/server/jetstream/membership", "board", "image/layout", "plugins/abi",
 	},
 
 	Exceptions: []Exception{

@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"millrace/tools/cluster"
+	"millrace/tools/cluster/workload"
+)
+
+// TestClusterStepsDown moves the leaders of a stream, of a consumer and of the meta group under load.
+func TestClusterStepsDown(t *testing.T) {
+	c := startNodes(t, 3)
+	l := c.startLoad(3)
+	l.progress("at the start")
+	nc, js := c.client(c.Nodes[0])
+	admin, err := c.ConnectAdmin(c.Nodes[1])
+	c.must(err)
+	ctx := c.context(healthLimit)
+
+	// A leader that is asked for gets it.
+	led := map[string]bool{}
+	for _, f := range c.followers(ordersStream) {
+		name, err := workload.StepDown(ctx, nc, ordersStream, f.Name)
+		c.must(err)
+		waitFor(t, healthLimit, f.Name+" as the leader", func() bool { return c.leader(ordersStream) == f })
+		led[name] = true
+		l.publishProgress("after a step-down of the stream")
+	}
+	if len(led) < 2 {
+		t.Errorf("leaders were only %v", led)
+	}
+	for range 3 {
+		_, err := workload.StepDownConsumer(ctx, nc, queueStream, "worker", "")
+		c.must(err)
+		c.must(workload.StepDownMeta(ctx, admin))
+		// The API works with every meta leader.
+		waitFor(t, healthLimit, "stream made after a step-down", func() bool {
+			try, cancel := context.WithTimeout(ctx, clusterTimeout)
+			defer cancel()
+			_, err := js.CreateStream(try, jetstream.StreamConfig{Name: "NEW", Replicas: 3})
+			return err == nil
+		})
+		c.must(js.DeleteStream(ctx, "NEW"))
+		l.progress("after step-downs of a consumer and of the meta group")
+	}
+	l.finish()
+}
+
+// TestClusterScales changes the number of replicas of a stream and of a bucket while they are written.
+func TestClusterScales(t *testing.T) {
+	long(t)
+	c := startNodes(t, 5)
+	l := c.startLoad(1)
+	l.progress("with one replica")
+	_, js := c.client(c.Nodes[0])
+	ctx := c.context(2 * healthLimit)
+	for _, replicas := range []int{3, 5, 3, 1} {
+		for _, name := range []string{ordersStream, "KV_" + bucketName, queueStream} {
+			s, err := js.Stream(ctx, name)
+			c.must(err)
+			config := s.CachedInfo().Config
+			config.Replicas = replicas
+			_, err = js.UpdateStream(ctx, config)
+			c.must(err)
+		}
+		c.healthy()
+		l.progress("with another number of replicas")
+	}
+	// One more time up, so that what is checked has been copied.
+	s, err := js.Stream(ctx, ordersStream)
+	c.must(err)
+	config := s.CachedInfo().Config
+	config.Replicas = 3
+	_, err = js.UpdateStream(ctx, config)
+	c.must(err)
+	l.finish()
+}
+
+// TestClusterRemovesPeer takes a replica away from a node, and then a node that is gone out of the cluster:
+// the replicas are whole on the other nodes.
+func TestClusterRemovesPeer(t *testing.T) {
+	c := startNodes(t, 4)
+	l := c.startLoad(3)
+	l.progress("at the start")
+	ctx := c.context(2 * healthLimit)
+	nc, err := c.ConnectAny(c.Nodes[0])
+	c.must(err)
+	removed := c.replicas(nc, ordersStream)[1]
+	c.must(c.request(ctx, nc, "$JS.API.STREAM.PEER.REMOVE."+ordersStream, `{"peer":"`+removed.Name+`"}`))
+	waitFor(t, healthLimit, "three replicas without "+removed.Name, func() bool {
+		replicas := c.replicas(nc, ordersStream)
+		return len(replicas) == 3 && !slices.Contains(replicas, removed)
+	})
+	c.healthy()
+	l.progress("without a replica")
+
+	// A node that never comes back.
+	gone := c.replicas(nc, ordersStream)[2]
+	c.must(gone.Kill())
+	l.publishProgress("without a node")
+	admin, err := c.ConnectAdmin(c.Running()[0])
+	c.must(err)
+	waitFor(t, healthLimit, "removal of a node", func() bool {
+		return c.request(ctx, admin, "$JS.API.SERVER.REMOVE", `{"peer":"`+gone.Name+`"}`) == nil
+	})
+	c.healthy()
+	l.progress("after the removal of a node")
+	l.finish()
+}
+
+// replicas are the nodes that hold a stream, the leader first.
+func (c *testCluster) replicas(nc *nats.Conn, stream string) []*cluster.Node {
+	c.t.Helper()
+	info, err := workload.Info(c.t.Context(), nc, stream)
+	if err != nil || info.Cluster == nil {
+		return nil
+	}
+	nodes := []*cluster.Node{c.Named(info.Cluster.Leader)}
+	for _, p := range info.Cluster.Replicas {
+		nodes = append(nodes, c.Named(p.Name))
+	}
+	return nodes
+}
+
+// request asks the API for something that is answered with success.
+func (c *testCluster) request(ctx context.Context, nc *nats.Conn, subject, body string) error {
+	ctx, cancel := context.WithTimeout(ctx, clusterTimeout)
+	defer cancel()
+	m, err := nc.RequestWithContext(ctx, subject, []byte(body))
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", subject, err)
+	}
+	var answer struct {
+		Success bool `json:"success"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil || !answer.Success {
+		return fmt.Errorf("answer to %s: %s", subject, m.Data)
+	}
+	return nil
+}
