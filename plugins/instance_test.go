@@ -111,7 +111,7 @@ func TestInstanceUpperGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "write state/orders.new=42@-1 0:upper.orders.new=HELLO 1:upper.orders.new=GO ack ack"
+	want := "write state/orders.new=41@-1 write state/orders.new=42@-1 0:upper.orders.new=HELLO 1:upper.orders.new=GO ack ack"
 	if got := show(e); got != want {
 		t.Fatalf("effects %q, want %q", got, want)
 	}

@@ -112,8 +112,15 @@ func (t *txn) effects(n int) *Effects {
 	}
 	t.out.Publications, t.out.Settled = t.publications, t.settled[:n]
 	t.out.Writes = t.out.Writes[:0]
+	separate := t.unconditional()
 	for i := range t.writes {
 		w := &t.writes[i]
+		if separate {
+			if !w.dropped && !t.overwritten(i) {
+				t.out.Writes = append(t.out.Writes, w.Write)
+			}
+			continue
+		}
 		if last, ok := t.write(kvKey{w.Bucket, w.Key}); !ok || last != w {
 			continue
 		}
@@ -127,4 +134,27 @@ func (t *txn) effects(n int) *Effects {
 		t.out.Writes = append(t.out.Writes, final)
 	}
 	return &t.out
+}
+
+// unconditional reports whether no write depends on the revision of its key. Then each message keeps its own
+// writes, so that one that is processed again makes the same writes as before, in whatever batch. Otherwise
+// only the last write of a key stands, under all conditions on it: they hold together or not at all.
+func (t *txn) unconditional() bool {
+	for i := range t.writes {
+		if w := &t.writes[i]; !w.dropped && w.Expect != abi.RevisionAny {
+			return false
+		}
+	}
+	return true
+}
+
+// overwritten reports whether the message of a write has written the key again.
+func (t *txn) overwritten(i int) bool {
+	w := &t.writes[i]
+	for j := t.lastWrite[kvKey{w.Bucket, w.Key}]; j > i; j = t.writes[j].prev {
+		if next := &t.writes[j]; !next.dropped && next.Msg == w.Msg {
+			return true
+		}
+	}
+	return false
 }

@@ -162,6 +162,9 @@ func (l *Link) deliver(id uint64, r result) {
 
 // Call sends a request and waits for its answer. An error of the other side is a RemoteError.
 func (l *Link) Call(ctx context.Context, subject string, data []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	c := make(chan result, 1)
 	l.mu.Lock()
 	if l.closed {

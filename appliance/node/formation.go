@@ -79,10 +79,9 @@ type peering struct {
 	known      knownPeers
 	unsecret   bool // that there are no credentials was logged
 
-	mu      sync.Mutex
-	member  *membership       // nil: not decided yet
-	refused func(uint64) bool // nodes that are not to be peers; nil: none
-	closed  bool
+	mu     sync.Mutex
+	member *membership // nil: not decided yet
+	closed bool
 }
 
 // newPeering reads what is stored, and completes the broker's configuration.
@@ -101,7 +100,7 @@ func newPeering(settings *Cluster, cfg *broker.ClusterConfig, c *catalog.Catalog
 	}
 	p.machine = formation.New(formation.Config{Node: p.raw, Random: randomNumber}, state, 1+len(settings.Routes))
 	cfg.Storage = &broker.StorageConfig{
-		Node: canonicalNode(p.raw), Changed: p.wake, Preamble: transport.Magic, Carry: p.carry,
+		Node: nodeOf(p.raw), Changed: p.wake, Preamble: transport.Magic, Carry: p.carry,
 	}
 	if d := p.machine.Decision(); d != nil {
 		cfg.Storage.Cluster = d.Cluster
@@ -298,14 +297,14 @@ func (p *peering) carryOut(eff formation.Effects) error {
 // settle acts on the decision, which is stored.
 func (p *peering) settle(v formation.Value) error {
 	t, err := transport.New(transport.Config{
-		Node: canonicalNode(p.raw), Cluster: v.Cluster, Credentials: p.credentials,
+		Node: nodeOf(p.raw), Cluster: v.Cluster, Credentials: p.credentials,
 		ClientTLS: p.tls.TLS, ServerTLS: p.tls.TLS, Dial: p.broker.DialCluster, MaxFrame: maxFrame, Logger: p.log,
 	})
 	if err != nil {
 		return fmt.Errorf("form cluster: %w", err)
 	}
 	m := &membership{
-		Node: canonicalNode(p.raw), Cluster: v.Cluster, Founders: slices.Clone(v.Founders), Transport: t,
+		Node: nodeOf(p.raw), Cluster: v.Cluster, Founders: slices.Clone(v.Founders), Transport: t,
 	}
 	if err := p.broker.FormCluster(v.Cluster); err != nil {
 		return err

@@ -113,22 +113,22 @@ var _ jetstream.Group = (*group)(nil)
 
 // Propose proposes in a term.
 func (g *group) Propose(term uint64, entry []byte) error {
-	return leaderError(g.Group.ProposeIn(term, entry))
+	return engineError(g.Group.ProposeIn(term, entry))
 }
 
 // ProposeControl proposes what gives space back, in a term.
 func (g *group) ProposeControl(term uint64, entry []byte) error {
-	return leaderError(g.Group.ProposeControlIn(term, entry))
+	return engineError(g.Group.ProposeControlIn(term, entry))
 }
 
 // LeaseRead calls done when the machine may be read.
 func (g *group) LeaseRead(done func(error)) {
-	g.Group.LeaseRead(func(err error) { done(leaderError(err)) })
+	g.Group.LeaseRead(func(err error) { done(engineError(err)) })
 }
 
 // ChangeMembers changes who belongs to the group.
 func (g *group) ChangeMembers(c jetstream.Change, done func(error)) {
-	g.Group.ChangeMembers(raft.Change(c), func(err error) { done(leaderError(err)) })
+	g.Group.ChangeMembers(raft.Change(c), func(err error) { done(engineError(err)) })
 }
 
 // Status returns the replica's view.
@@ -153,10 +153,13 @@ func (g *group) Stop() {
 	g.groups.forget(g.Group.ID())
 }
 
-// leaderError makes the host's refusal for want of leadership the engine's.
-func leaderError(err error) error {
-	if errors.Is(err, raft.ErrNotLeader) {
+// engineError gives refusals that the engine knows its names.
+func engineError(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader):
 		return fmt.Errorf("%w: %w", jetstream.ErrNotLeader, err)
+	case errors.Is(err, journal.ErrFull):
+		return fmt.Errorf("%w: %w", jetstream.ErrFull, err)
 	}
 	return err
 }

@@ -25,15 +25,6 @@ type membership struct {
 	Transport *transport.Transport
 }
 
-// alone reports whether this node has founded its cluster by itself.
-func (m *membership) alone() bool {
-	return len(m.Founders) == 1 && canonicalNode(m.Founders[0]) == m.Node
-}
-
-// canonicalNode is the id by which nodes know each other: the low bits count the replicas that a node
-// has had, and are all ones here.
-func canonicalNode(raw uint64) uint64 { return raw | 0xFFFFF }
-
 // openCatalog opens the catalog of the store, and in a cluster makes the node ready to find its place among
 // the storage nodes: the broker's configuration says who it is.
 func (n *Node) openCatalog(cfg *broker.Config) error {
@@ -75,5 +66,5 @@ func (n *Node) formCluster(ctx context.Context) (*membership, error) {
 		return nil, err
 	}
 	raw := n.catalog.NodeID()
-	return &membership{Node: canonicalNode(raw), Cluster: state.Value.Cluster, Founders: []uint64{raw}}, nil
+	return &membership{Node: nodeOf(raw), Cluster: state.Value.Cluster, Founders: []uint64{raw}}, nil
 }

@@ -196,7 +196,7 @@ func (n *Node) serveStreams(ctx context.Context) error {
 		return err
 	}
 	begin := time.Now()
-	if n.store, err = openStoreOf(n.catalog, n.settings.JetStream, n.log, n.fail); err != nil {
+	if n.store, err = openStore(n.catalog, n.settings.JetStream, n.log, n.fail); err != nil {
 		return err
 	}
 	if err := n.store.startHost(m.Transport, n.log); err != nil {

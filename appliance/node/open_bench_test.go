@@ -90,7 +90,10 @@ func startBench(b *testing.B, conf string) *benchClient {
 	return c
 }
 
-func (c *benchClient) call(call string) []byte { return c.node.engine.Local("$G").Request(call, nil) }
+func (c *benchClient) call(call string) []byte {
+	answer, _ := c.node.engine.Local("$G").Request(context.Background(), call, nil)
+	return answer
+}
 
 func (c *benchClient) close() {
 	if err := c.node.Close(context.Background()); err != nil {
@@ -101,7 +104,11 @@ func (c *benchClient) close() {
 // fill makes the stream and stores n messages in it.
 func (c *benchClient) fill(n int) {
 	body := `{"name":"S","subjects":["s.*"],"num_replicas":1,"max_msgs":-1,"max_bytes":-1,"max_msgs_per_subject":-1,"max_msg_size":-1}`
-	answer := string(c.node.engine.Local("$G").Request("STREAM.CREATE.S", []byte(body)))
+	response, err := c.node.engine.Local("$G").Request(context.Background(), "STREAM.CREATE.S", []byte(body))
+	if err != nil {
+		panic(err)
+	}
+	answer := string(response)
 	if strings.Contains(answer, `"error"`) {
 		c.b.Fatal(answer)
 	}

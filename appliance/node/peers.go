@@ -100,20 +100,10 @@ func (k knownPeers) learn(mesh broker.StorageMesh, cluster [16]byte) knownPeers 
 	return next
 }
 
-// setRefused sets which nodes are not to be peers, such as removed ones: they are not connected to, and their
-// connections are not taken. The function is called at once and whenever the peers change, by one goroutine; when
-// its answers change it is set again.
-func (p *peering) setRefused(refused func(node uint64) bool) {
-	p.mu.Lock()
-	p.refused = refused
-	p.mu.Unlock()
-	p.wake()
-}
-
 // update tells the transport who its peers are, and stores where they are.
 func (p *peering) update(mesh broker.StorageMesh) error {
 	p.mu.Lock()
-	m, refused := p.member, p.refused
+	m := p.member
 	p.mu.Unlock()
 	if m == nil {
 		return nil
@@ -128,7 +118,7 @@ func (p *peering) update(mesh broker.StorageMesh) error {
 	peers := map[uint64][]string{}
 	for _, k := range p.known {
 		id, err := k.node()
-		if err == nil && id != m.Node && (refused == nil || !refused(id)) {
+		if err == nil && id != m.Node {
 			peers[id] = k.Addresses
 		}
 	}

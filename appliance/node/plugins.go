@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nuid"
 
@@ -25,6 +26,7 @@ var (
 	_ service.Consumers = (*pluginSpace)(nil)
 	_ service.Bus       = pluginBus{}
 	_ service.Feed      = (*feed)(nil)
+	_ service.Peers     = (*pluginSpace)(nil)
 )
 
 // startPlugins opens the plugin service of every account that may use streams.
@@ -44,11 +46,13 @@ func (n *Node) startPlugins() error {
 			return fmt.Errorf("plugins of account %q: %w", name, err)
 		}
 		s, err := service.Open(service.Config{
-			Runtime: runtime, Store: space, Consumers: space, Bus: pluginBus{space}, Logger: n.log.With("account", name),
+			Runtime: runtime, Store: space, Consumers: space, Bus: pluginBus{space}, Peers: space,
+			Node: n.broker.Name(), Logger: n.log.With("account", name),
 		})
 		if err != nil {
 			return fmt.Errorf("plugins of account %q: %w", name, err)
 		}
+		streams.Watch(s.Changed)
 		n.plugins = append(n.plugins, s)
 		n.wg.Go(func() { // modules take time to load; clients need not wait for it
 			if err := s.Sync(context.Background()); err != nil {
@@ -58,6 +62,10 @@ func (n *Node) startPlugins() error {
 	}
 	return nil
 }
+
+// Modules and records are read by all nodes, but a copy on each would be of little use: every node keeps what
+// it compiled, and any node can ask for the rest. They get as many replicas as survive the loss of a node.
+const pluginReplicas = 3
 
 // pluginSpace is one account as the plugin service sees it.
 type pluginSpace struct {
@@ -89,9 +97,14 @@ func (p *pluginSpace) acknowledged(m *broker.Msg) {
 	}
 }
 
+// ackWait bounds how long a publish waits for a stream. One that has no leader does not answer at all.
+const ackWait = 3 * time.Second
+
 // Publish sends the messages in order and waits until those that a stream takes are stored.
 func (p *pluginSpace) Publish(ctx context.Context, messages []service.Outgoing) error {
 	acks := make([]chan []byte, len(messages))
+	wait, cancel := context.WithTimeout(ctx, ackWait)
+	defer cancel()
 	for i, m := range messages {
 		if !p.streams.Captures(m.Subject) {
 			p.account.Publish(m.Subject, "", m.Header, m.Data)
@@ -114,8 +127,9 @@ func (p *pluginSpace) Publish(ctx context.Context, messages []service.Outgoing) 
 			if err := pubAckError(body); err != nil {
 				return &service.PublishError{Index: i, Err: err}
 			}
-		case <-ctx.Done():
-			return &service.PublishError{Index: i, Err: fmt.Errorf("publish to %s: %w", messages[i].Subject, ctx.Err())}
+		case <-wait.Done():
+			err := fmt.Errorf("%w: no answer: %w", service.ErrUnavailable, wait.Err())
+			return &service.PublishError{Index: i, Err: err}
 		}
 	}
 	return nil
@@ -137,19 +151,21 @@ func pubAckError(body []byte) error {
 		return nil
 	case errors.Is(ack.Error, api.ErrStreamWrongLastSequenceF(0)):
 		return fmt.Errorf("%w: %s", service.ErrWrongLastSequence, ack.Error.Description)
+	case ack.Error.Code == 503: // no leader, or full
+		return fmt.Errorf("%w: %s", service.ErrUnavailable, ack.Error.Description)
 	}
 	return ack.Error
 }
 
 // Last returns the last message of a stream on a literal subject.
-func (p *pluginSpace) Last(_ context.Context, name, subject string) (service.Stored, error) {
-	m, err := p.streams.Last(name, subject)
+func (p *pluginSpace) Last(ctx context.Context, name, subject string) (service.Stored, error) {
+	m, err := p.streams.Last(ctx, name, subject)
 	return stored(m), notFound(err)
 }
 
 // Scan calls fn with the stored messages that filter matches.
 func (p *pluginSpace) Scan(ctx context.Context, name, filter string, fn func(*service.Stored) error) error {
-	return notFound(p.streams.Scan(name, filter, func(m stream.Message) error {
+	return notFound(p.streams.Scan(ctx, name, filter, func(m stream.Message) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -172,9 +188,12 @@ func notFound(err error) error {
 	return err
 }
 
-// request makes a JetStream API request and decodes the response into v.
-func (p *pluginSpace) request(call string, body []byte, v any) error {
-	response := p.streams.Request(call, body)
+// request makes a JetStream API request of whatever node is responsible and decodes the response into v.
+func (p *pluginSpace) request(ctx context.Context, call string, body []byte, v any) error {
+	response, err := p.streams.Request(ctx, call, body)
+	if err != nil {
+		return err
+	}
 	var failure api.Response
 	if err := json.Unmarshal(response, &failure); err != nil {
 		return fmt.Errorf("request %s: %w", call, err)
@@ -191,31 +210,64 @@ func (p *pluginSpace) request(call string, body []byte, v any) error {
 	return json.Unmarshal(response, v)
 }
 
-// EnsureStream creates a stream if there is none of that name.
-func (p *pluginSpace) EnsureStream(_ context.Context, config []byte) error {
+// EnsureStream creates a stream if there is none of that name, with as many replicas as Spread gives it.
+func (p *pluginSpace) EnsureStream(ctx context.Context, config []byte) error {
 	var named struct {
 		Name string `json:"name"`
 	}
 	if err := json.Unmarshal(config, &named); err != nil {
 		return fmt.Errorf("stream configuration: %w", err)
 	}
-	if err := p.request("STREAM.INFO."+named.Name, nil, nil); !errors.Is(err, service.ErrNotFound) {
-		return err
+	if _, ok := p.streams.Stream(named.Name); ok {
+		return nil
 	}
-	return p.request("STREAM.CREATE."+named.Name, config, nil)
+	var fields map[string]any
+	if err := json.Unmarshal(config, &fields); err != nil {
+		return fmt.Errorf("stream configuration: %w", err)
+	}
+	for replicas := p.replicas(); ; replicas-- { // fewer where some nodes are down
+		fields["num_replicas"] = replicas
+		body, err := json.Marshal(fields)
+		if err != nil {
+			return fmt.Errorf("stream configuration: %w", err)
+		}
+		if err = p.request(ctx, "STREAM.CREATE."+named.Name, body, nil); err == nil || replicas == 1 {
+			return err
+		}
+	}
+}
+
+// replicas is how many replicas a stream gets that all nodes read.
+func (p *pluginSpace) replicas() int { return min(p.streams.Nodes(), pluginReplicas) }
+
+// Spread gives a stream more replicas, if it has too few for the nodes that there are. The node that leads the
+// catalogue does so.
+func (p *pluginSpace) Spread(ctx context.Context, name string) error {
+	config, ok := p.streams.Stream(name)
+	replicas := p.replicas()
+	if !ok || config.Replicas >= replicas || !p.streams.Leads() {
+		return nil
+	}
+	grown := *config
+	grown.Replicas = replicas
+	body, err := json.Marshal(&grown)
+	if err != nil {
+		return fmt.Errorf("stream configuration: %w", err)
+	}
+	return p.request(ctx, "STREAM.UPDATE."+name, body, nil)
 }
 
 // Subjects returns the subjects of a stream.
 func (p *pluginSpace) Subjects(_ context.Context, name string) ([]string, error) {
-	var info struct {
-		Config api.StreamConfig `json:"config"`
+	config, ok := p.streams.Stream(name)
+	if !ok {
+		return nil, fmt.Errorf("%w: stream %q", service.ErrNotFound, name)
 	}
-	err := p.request("STREAM.INFO."+name, nil, &info)
-	return info.Config.Subjects, err
+	return config.Subjects, nil
 }
 
 // EnsureConsumer creates or updates a durable consumer.
-func (p *pluginSpace) EnsureConsumer(_ context.Context, name string, config []byte) error {
+func (p *pluginSpace) EnsureConsumer(ctx context.Context, name string, config []byte) error {
 	var named struct {
 		Durable string `json:"durable_name"`
 	}
@@ -229,12 +281,12 @@ func (p *pluginSpace) EnsureConsumer(_ context.Context, name string, config []by
 	if err != nil {
 		return fmt.Errorf("consumer configuration: %w", err)
 	}
-	return p.request("CONSUMER.DURABLE.CREATE."+name+"."+named.Durable, body, nil)
+	return p.request(ctx, "CONSUMER.DURABLE.CREATE."+name+"."+named.Durable, body, nil)
 }
 
 // DeleteConsumer deletes a consumer.
-func (p *pluginSpace) DeleteConsumer(_ context.Context, name, consumer string) error {
-	return p.request("CONSUMER.DELETE."+name+"."+consumer, nil, nil)
+func (p *pluginSpace) DeleteConsumer(ctx context.Context, name, consumer string) error {
+	return p.request(ctx, "CONSUMER.DELETE."+name+"."+consumer, nil, nil)
 }
 
 // List returns the durable consumers that have metadata.
@@ -248,7 +300,9 @@ func (p *pluginSpace) List(context.Context) ([]service.Consumer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("consumer %q of stream %q: %w", c.Name, c.Stream, err)
 		}
-		all = append(all, service.Consumer{Stream: c.Stream, Name: c.Name, Metadata: c.Config.Metadata, Config: config})
+		all = append(all, service.Consumer{
+			Stream: c.Stream, Name: c.Name, Metadata: c.Config.Metadata, Config: config, Away: !c.Led, Spare: c.Here,
+		})
 	}
 	return all, nil
 }
@@ -256,26 +310,55 @@ func (p *pluginSpace) List(context.Context) ([]service.Consumer, error) {
 // Feed opens a consumer for reading.
 func (p *pluginSpace) Feed(_ context.Context, name, consumer string) (service.Feed, error) {
 	c, err := p.streams.Consumer(name, consumer)
+	if errors.Is(err, delivery.ErrNotLeader) {
+		return nil, fmt.Errorf("%w: %w", service.ErrAway, err)
+	}
 	if err != nil {
 		return nil, notFound(err)
 	}
+	// Whoever read before does so no more: guests of this node have ended, and one of another node cannot
+	// settle anything since this node leads.
+	c.Reclaim()
 	return &feed{c}, nil
 }
 
-// Serve answers requests on a subject.
+// Serve answers requests on a subject: each storage node gets them, and the one that leads the catalogue
+// answers.
 func (p *pluginSpace) Serve(subject string, fn func(service.Request)) (func(), error) {
 	sub, err := p.account.Subscribe(subject, "", func(m *broker.Msg) {
-		reply := string(m.Reply)
-		fn(service.Request{Data: bytes.Clone(m.Data), Reply: func(data []byte) {
+		reply, data := string(m.Reply), bytes.Clone(m.Data)
+		answer := func(data []byte) {
 			if reply != "" {
 				p.account.Publish(reply, "", nil, data)
 			}
-		}})
+		}
+		p.streams.Answer(func(refusal *api.Error) {
+			if refusal == nil {
+				fn(service.Request{Data: data, Reply: answer})
+				return
+			}
+			answer(service.Refuse(subject, &service.Error{
+				Code: refusal.Code, ErrCode: int(refusal.ErrCode), Description: refusal.Description,
+			}))
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
 	return sub.Unsubscribe, nil
+}
+
+// peerTopic is what the plugin services of the nodes talk about.
+const peerTopic = "PLUGINS"
+
+// Answer answers the plugin services of other nodes.
+func (p *pluginSpace) Answer(fn func(question []byte) json.RawMessage) (func(), error) {
+	return p.streams.AnswerNodes(peerTopic, fn)
+}
+
+// Ask asks the plugin services of other nodes.
+func (p *pluginSpace) Ask(ctx context.Context, question json.RawMessage) []json.RawMessage {
+	return p.streams.AskNodes(ctx, peerTopic, question)
 }
 
 // pluginBus is the account's core messaging.
@@ -290,6 +373,22 @@ type feed struct{ consumer *delivery.Consumer }
 // Fetch returns what can be delivered now.
 func (f *feed) Fetch(limit, maxBytes int) ([]service.Delivered, error) {
 	list := f.consumer.Fetch(limit, maxBytes)
+	if len(list) == 0 {
+		select {
+		case <-f.consumer.Ended():
+			return nil, service.ErrAway
+		default:
+		}
+	}
+	if len(list) > 0 {
+		// Nothing comes of a message before its delivery is committed: the next leader has to know that it
+		// may have effects already.
+		committed := make(chan error, 1)
+		f.consumer.Sync(func(err error) { committed <- err })
+		if err := <-committed; err != nil {
+			return nil, fmt.Errorf("%w: %w", service.ErrAway, err)
+		}
+	}
 	out := make([]service.Delivered, len(list))
 	for i, d := range list {
 		out[i].Message = plugins.Message{

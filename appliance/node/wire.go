@@ -34,13 +34,9 @@ type store struct {
 	groups  *groups
 }
 
-// openStore opens or makes the store. fatal is called when it cannot be written any more.
-func openStore(js JetStream, log *slog.Logger, fatal func(error)) (*store, error) {
-	return openStoreOf(nil, js, log, fatal)
-}
-
-// openStoreOf is openStore with a catalog that is open already; the store closes it. nil: it opens that too.
-func openStoreOf(c *catalog.Catalog, js JetStream, log *slog.Logger, fatal func(error)) (*store, error) {
+// openStore opens or makes the store over a catalog, which it closes; nil: it opens that too. fatal is called
+// when the store cannot be written any more.
+func openStore(c *catalog.Catalog, js JetStream, log *slog.Logger, fatal func(error)) (*store, error) {
 	s := &store{catalog: c}
 	err := s.open(js, log, fatal)
 	switch {

@@ -185,7 +185,7 @@ func TestStoreIsEncrypted(t *testing.T) {
 	js := JetStream{StoreDir: t.TempDir(), Key: "first"}
 	write := func(index uint64) {
 		t.Helper()
-		s, err := openStore(js, slog.New(slog.DiscardHandler), fatal)
+		s, err := openStore(nil, js, slog.New(slog.DiscardHandler), fatal)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +204,7 @@ func TestStoreIsEncrypted(t *testing.T) {
 	}
 	refused := func(want string) {
 		t.Helper()
-		s, err := openStore(js, slog.New(slog.DiscardHandler), fatal)
+		s, err := openStore(nil, js, slog.New(slog.DiscardHandler), fatal)
 		if err == nil {
 			t.Errorf("the store was opened: %v", s.close())
 		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), js.StoreDir) {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Subjects of the service.
@@ -66,6 +67,7 @@ type BindingInfo struct {
 	Tick       string            `json:"tick,omitempty"`
 	DeadLetter string            `json:"dead_letter,omitempty"`
 	MaxDeliver int               `json:"max_deliver"`
+	Node       string            `json:"node,omitempty"` // that runs it
 	State      string            `json:"state"`
 	Reason     string            `json:"reason,omitempty"`
 	Stats      Stats             `json:"stats"`
@@ -95,7 +97,7 @@ type handler struct {
 
 // handle adapts a method with a typed request.
 func handle[R any](name string, do func(context.Context, *R) (any, error)) handler {
-	return handler{"io.millrace.api.plugin.v1." + name + "_response", func(ctx context.Context, data []byte) (any, error) {
+	return handler{responseType(name), func(ctx context.Context, data []byte) (any, error) {
 		var r R
 		if err := decode(data, &r); err != nil {
 			return nil, err
@@ -139,6 +141,14 @@ func (s *Service) enqueue(r Request, h handler) {
 	}
 }
 
+// Refuse returns the answer to a request on a subject of the API that is not served.
+func Refuse(subject string, err *Error) []byte {
+	name := strings.ToLower(strings.TrimPrefix(subject, APIPrefix))
+	return handler{typ: responseType(name)}.encode(nil, err)
+}
+
+func responseType(name string) string { return "io.millrace.api.plugin.v1." + name + "_response" }
+
 func (h handler) answer(ctx context.Context, data []byte) []byte {
 	response, err := h.do(ctx, data)
 	return h.encode(response, err)
@@ -164,9 +174,13 @@ func (s *Service) list(ctx context.Context, _ *struct{}) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.sync(ctx); err != nil {
+		return nil, err
+	}
 	response := &ListResponse{Plugins: []PluginInfo{}}
+	elsewhere := s.elsewhere(ctx)
 	for _, rec := range records {
-		response.Plugins = append(response.Plugins, s.describe(rec))
+		response.Plugins = append(response.Plugins, s.describe(rec, elsewhere))
 	}
 	return response, nil
 }
@@ -176,19 +190,18 @@ func (s *Service) info(ctx context.Context, t *Target) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := s.describe(rec)
+	if err := s.sync(ctx); err != nil {
+		return nil, err
+	}
+	info := s.describe(rec, s.elsewhere(ctx))
 	if len(info.Versions) == 0 && len(info.Bindings) == 0 {
 		return nil, pluginNotFound(t.Plugin)
 	}
 	return &info, nil
 }
 
-func (s *Service) describe(rec *record) PluginInfo {
-	info := PluginInfo{Name: rec.Name, Versions: rec.Versions, Bindings: []BindingInfo{}}
-	for _, b := range s.matching(&Target{Plugin: rec.Name}) {
-		info.Bindings = append(info.Bindings, b.describe())
-	}
-	return info
+func (s *Service) describe(rec *record, elsewhere map[bindingKey]BindingInfo) PluginInfo {
+	return PluginInfo{rec.Name, rec.Versions, describeAll(s.matching(&Target{Plugin: rec.Name}), elsewhere).Bindings}
 }
 
 // matching returns the bindings that a target names, sorted.
@@ -227,6 +240,6 @@ func (s *Service) remove(ctx context.Context, t *Target) (any, error) {
 	return &RemoveResponse{Removed: removed}, s.registry.put(ctx, rec)
 }
 
-func (s *Service) recentLogs(_ context.Context, t *Target) (any, error) {
-	return &LogsResponse{Lines: s.logOf(t.Plugin).recent()}, nil
+func (s *Service) recentLogs(ctx context.Context, t *Target) (any, error) {
+	return &LogsResponse{Lines: s.logsEverywhere(ctx, t.Plugin)}, nil
 }

@@ -125,7 +125,7 @@ func (s *Service) bind(ctx context.Context, r *BindRequest) (any, error) {
 	if err := s.sync(ctx); err != nil {
 		return nil, err
 	}
-	return describeAll(s.matching(&Target{sp.plugin, sp.stream, sp.consumer})), nil
+	return s.begun(ctx, &Target{sp.plugin, sp.stream, sp.consumer}), nil
 }
 
 // adopt takes over what an existing consumer of the same plugin cannot change, and refuses a consumer
@@ -177,7 +177,7 @@ func (s *Service) unbind(ctx context.Context, t *Target) (any, error) {
 	if len(bound) > 1 {
 		return nil, badRequest("plugin %q has %d bindings: name the stream and consumer", t.Plugin, len(bound))
 	}
-	response := describeAll(bound)
+	response := describeAll(bound, s.elsewhere(ctx))
 	sp := bound[0].spec
 	err = s.config.Consumers.DeleteConsumer(ctx, sp.stream, sp.consumer)
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -200,7 +200,7 @@ func (s *Service) change(ctx context.Context, t *Target, state string) (any, err
 	if err := s.sync(ctx); err != nil {
 		return nil, err
 	}
-	return describeAll(s.matching(t)), nil
+	return s.begun(ctx, t), nil
 }
 
 // targets returns the bindings of a target, at least one.
@@ -246,10 +246,16 @@ func (s *Service) setState(ctx context.Context, stream, name, state, reason stri
 	return s.config.Consumers.EnsureConsumer(ctx, stream, b)
 }
 
-func describeAll(bindings []*binding) *BindingsResponse {
+// describeAll describes bindings, those of other nodes by what these told.
+func describeAll(bindings []*binding, elsewhere map[bindingKey]BindingInfo) *BindingsResponse {
 	r := &BindingsResponse{Bindings: []BindingInfo{}}
 	for _, b := range bindings {
-		r.Bindings = append(r.Bindings, b.describe())
+		info := b.describe()
+		told, ok := elsewhere[bindingKey{b.spec.stream, b.spec.consumer}]
+		if ok && b.away && b.spec.state == "" && told.Version == info.Version {
+			info = told
+		}
+		r.Bindings = append(r.Bindings, info)
 	}
 	return r
 }

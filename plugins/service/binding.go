@@ -59,6 +59,7 @@ type binding struct {
 	spec    *spec
 	module  *loadedModule
 	stats   *stats
+	away    bool // this node does not lead the consumer: the binding is only known here
 	cancel  context.CancelFunc
 	done    chan struct{}
 	ended   atomic.Bool // does not run though it should; the next sync starts it again
@@ -93,6 +94,9 @@ func (b *binding) describe() BindingInfo {
 	if sp.tick > 0 {
 		info.Tick = sp.tick.String()
 	}
+	if !b.away {
+		info.Node = b.service.config.Node
+	}
 	b.mu.Lock()
 	info.State, info.Reason = b.state, b.reason
 	b.mu.Unlock()
@@ -110,20 +114,24 @@ const (
 	commitTimeout = 20 * time.Second // of the publications of one batch
 )
 
-// run consumes until the context ends, the consumer is gone or the breaker opens.
-func (b *binding) run(ctx context.Context) {
+// run consumes until the context ends, the consumer is gone or led elsewhere, or the breaker opens. It tells
+// whether it ended because the consumer is led elsewhere.
+func (b *binding) run(ctx context.Context) (away bool) {
 	for ctx.Err() == nil {
 		err := b.consume(ctx)
 		switch {
 		case ctx.Err() != nil, errors.Is(err, errPaused):
-			return
+			return false
+		case errors.Is(err, ErrAway):
+			b.setState(StateStarting, "")
+			return true
 		case errors.Is(err, ErrNotFound):
 			b.setState(StateErrored, err.Error())
-			return
+			return false
 		}
 		if start, ok := errors.AsType[*plugins.StartError](err); ok {
 			b.pause(ctx, start.Error())
-			return
+			return false
 		}
 		b.note(err)
 		b.service.config.Logger.Warn("run plugin", "plugin", b.spec.plugin, "stream", b.spec.stream,
@@ -133,6 +141,7 @@ func (b *binding) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	return false
 }
 
 func (b *binding) note(err error) {
@@ -187,9 +196,14 @@ func (b *binding) consume(ctx context.Context) error {
 		default:
 		}
 		if len(delivered) > 0 {
-			c := &commit{binding: b, ctx: ctx, feed: feed, rest: delivered, count: len(delivered), at: time.Now()}
-			err = errors.Join(err, c.process(runner))
-			size = b.nextSize(size, c)
+			c := &commit{binding: b, ctx: ctx, feed: feed, rest: delivered, at: time.Now()}
+			for len(c.rest) > 0 && err == nil {
+				err = c.process(runner, together(c.rest))
+				size = b.nextSize(size, c)
+			}
+			if err != nil {
+				c.giveBack()
+			}
 		} else if err == nil {
 			select {
 			case <-feed.Ready():
@@ -204,6 +218,18 @@ func (b *binding) consume(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// together returns how many messages from the first on may run as one batch. One that was delivered
+// before runs alone: effects of its earlier run may be stored, with those of messages after it, and what the
+// guest reads then has them already. Alone, all that it writes anew is recognised as a repeat, and nothing
+// new is built on top of it.
+func together(messages []Delivered) int {
+	n := 0
+	for n < len(messages) && messages[n].Delivered <= 1 {
+		n++
+	}
+	return max(n, 1)
 }
 
 // nextSize halves the batch when it was too much for the guest at once, though each message alone was

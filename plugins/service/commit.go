@@ -18,16 +18,17 @@ type commit struct {
 	ctx      context.Context // of the run that the commit is part of
 	feed     Feed
 	rest     []Delivered // not settled yet
-	count    int         // messages of the batch
+	count    int         // messages of the batch that runs
 	singles  int         // messages that ran alone after a failure
 	failures int
 	at       time.Time // when the rest was last reported to be at work
 }
 
-// process runs the batch. Messages that it did not get to are delivered again.
-func (c *commit) process(runner *plugins.Runner) error {
-	messages := make([]plugins.Message, len(c.rest))
-	for i := range c.rest {
+// process runs the first n messages as one batch.
+func (c *commit) process(runner *plugins.Runner, n int) error {
+	c.count, c.singles, c.failures = n, 0, 0
+	messages := make([]plugins.Message, n)
+	for i := range messages {
 		messages[i] = c.rest[i].Message
 	}
 	before := runner.Starts()
@@ -36,15 +37,16 @@ func (c *commit) process(runner *plugins.Runner) error {
 		s.Batches++
 		s.Starts += runner.Starts() - before
 	})
-	if err == nil {
-		return nil
-	}
+	return err
+}
+
+// giveBack has the messages that nothing came of delivered again.
+func (c *commit) giveBack() {
 	delay := time.Duration(0)
 	if c.ctx.Err() == nil {
 		delay = reopenDelay
 	}
 	c.settleRest(VerbNak, delay)
-	return err
 }
 
 func (c *commit) settle(settlements []Settlement) {
@@ -77,9 +79,7 @@ func (c *commit) progress() {
 // publications, then settlements. After a crash in between the messages are delivered again, and the
 // ids of what was sent already keep it from being stored twice.
 func (c *commit) Commit(batch []plugins.Message, e *plugins.Effects) error {
-	ctx, cancel := context.WithTimeout(c.ctx, commitTimeout)
-	defer cancel()
-	if err := c.write(ctx, batch, e.Writes); err != nil {
+	if err := c.write(batch, e.Writes); err != nil {
 		return err
 	}
 	outgoing, settlements := c.publications(batch, e), make([]Settlement, len(batch))
@@ -102,7 +102,7 @@ func (c *commit) Commit(batch []plugins.Message, e *plugins.Effects) error {
 			settlements[i].Verb, settlements[i].Reason = VerbTerm, s.Reason
 		}
 	}
-	if err := c.publish(ctx, outgoing); err != nil {
+	if err := c.publish(outgoing); err != nil {
 		return err
 	}
 	c.settle(settlements)
@@ -157,9 +157,7 @@ func (c *commit) Fail(m *plugins.Message, err error) error {
 	s := Settlement{Message: d, Verb: VerbNak, Delay: c.backoff(m.Delivered)}
 	deadLetter := !paused && c.lastTry(d) && c.spec.deadLetter != ""
 	if deadLetter {
-		ctx, cancel := context.WithTimeout(c.ctx, commitTimeout)
-		defer cancel()
-		if err := c.publish(ctx, []Outgoing{c.deadLetterCopy(d, reason, kind)}); err != nil {
+		if err := c.publish([]Outgoing{c.deadLetterCopy(d, reason, kind)}); err != nil {
 			return err
 		}
 		s.Verb, s.Delay, s.Reason = VerbTerm, 0, reason
@@ -190,15 +188,35 @@ func (c *commit) backoff(delivered uint32) time.Duration {
 	return delays[min(max(int(delivered), 1), len(delays))-1]
 }
 
-func (c *commit) publish(ctx context.Context, messages []Outgoing) error {
-	if len(messages) == 0 {
-		return nil
+// publish returns when all messages are stored. While a stream cannot take one it tries on, from that one: a
+// message of the guest is not given up, or delivered again, because of an outage.
+func (c *commit) publish(messages []Outgoing) error {
+	for len(messages) > 0 {
+		err := c.publishOnce(messages)
+		failed, ok := errors.AsType[*PublishError](err)
+		if !ok || failed.Index >= len(messages) {
+			return err
+		}
+		messages = messages[failed.Index:]
+		err = fmt.Errorf("publish to %s: %w", messages[0].Subject, err)
+		if !errors.Is(err, ErrUnavailable) || c.ctx.Err() != nil {
+			return err
+		}
+		c.note(err)
+		c.progress()
+		select {
+		case <-time.After(c.service.config.Republish):
+		case <-c.ctx.Done():
+			return err
+		}
 	}
-	err := c.service.config.Store.Publish(ctx, messages)
-	if failed, ok := errors.AsType[*PublishError](err); ok && failed.Index < len(messages) {
-		return fmt.Errorf("publish to %s: %w", messages[failed.Index].Subject, err)
-	}
-	return err
+	return nil
+}
+
+func (c *commit) publishOnce(messages []Outgoing) error {
+	ctx, cancel := context.WithTimeout(c.ctx, commitTimeout)
+	defer cancel()
+	return c.service.config.Store.Publish(ctx, messages)
 }
 
 // counter numbers the outputs of each message of a batch, and those of the whole batch.
@@ -215,7 +233,7 @@ func (n counter) next(msg int) int {
 }
 
 // write stores the KV writes.
-func (c *commit) write(ctx context.Context, batch []plugins.Message, writes []plugins.Write) error {
+func (c *commit) write(batch []plugins.Message, writes []plugins.Write) error {
 	outgoing, numbers := make([]Outgoing, 0, len(writes)), newCounter(batch)
 	for i := range writes {
 		w := &writes[i]
@@ -228,7 +246,7 @@ func (c *commit) write(ctx context.Context, batch []plugins.Message, writes []pl
 		}
 		outgoing = append(outgoing, Outgoing{kvSubject(w.Bucket, w.Key), newHeader(nil, fields...), w.Value})
 	}
-	err := c.publish(ctx, outgoing)
+	err := c.publish(outgoing)
 	if errors.Is(err, ErrWrongLastSequence) {
 		return fmt.Errorf("%w: %w", plugins.ErrConflict, err)
 	}

@@ -15,6 +15,14 @@ var (
 	// expectation in a Nats-Expected-Last-Subject-Sequence header does not hold.
 	ErrWrongLastSequence = errors.New("service: wrong last sequence")
 
+	// ErrAway is returned by Consumers.Feed and by a Feed when another node leads the consumer, or
+	// none does.
+	ErrAway = errors.New("service: consumer is led by another node")
+
+	// ErrUnavailable is returned by Store.Publish, inside of a *PublishError, when what cannot be
+	// stored now may be later. It is nobody's fault, so it costs no delivery of a message.
+	ErrUnavailable = errors.New("service: not available now")
+
 	// errPaused ends a binding's run after its circuit breaker has opened.
 	errPaused = errors.New("service: paused")
 )

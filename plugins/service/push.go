@@ -20,7 +20,8 @@ type PushRequest struct {
 type PushResponse struct {
 	Name string `json:"name"`
 	Version
-	CompiledNS time.Duration `json:"compiled_ns"` // time that validation and compilation took
+	CompiledNS time.Duration `json:"compiled_ns"`     // time that validation and compilation took
+	Nodes      []string      `json:"nodes,omitempty"` // of a cluster, that have compiled it
 }
 
 // push validates, compiles and starts the module once before it becomes a version. Pushing the newest
@@ -52,10 +53,15 @@ func (s *Service) push(ctx context.Context, r *PushRequest) (any, error) {
 		if err := s.registry.put(ctx, rec); err != nil {
 			return nil, err
 		}
+		s.spread(ctx)
 		s.config.Logger.Info("plugin pushed", "plugin", r.Name, "version", v.Version, "digest", v.Digest)
 		latest = rec.latest()
 	}
-	return &PushResponse{Name: r.Name, Version: *latest, CompiledNS: m.Compiled}, nil
+	response := &PushResponse{Name: r.Name, Version: *latest, CompiledNS: m.Compiled}
+	if s.config.Peers != nil {
+		response.Nodes = s.compileElsewhere(ctx, m.Digest)
+	}
+	return response, nil
 }
 
 // tryStart starts a throw-away instance. The error tells what the guest logged last.

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"encoding/json"
 	"strconv"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 type Store interface {
 	// Publish sends the messages in order. It returns when each that a stream takes is stored
 	// durably; a message that no stream takes goes to the subscribers there are. The error is a
-	// *PublishError that tells the first message that was not stored; later ones may have been.
+	// *PublishError that tells the first message that was not stored; later ones may have been. It is
+	// ErrUnavailable if the same may succeed later, such as when another node leads the stream.
 	// A duplicate by Nats-Msg-Id is a success. It keeps no slice.
 	Publish(ctx context.Context, messages []Outgoing) error
 
@@ -30,6 +32,10 @@ type Store interface {
 	// that name.
 	EnsureStream(ctx context.Context, config []byte) error
 
+	// Spread gives a stream as many replicas as what all nodes read should have, if it has less. It
+	// does nothing where there is no such stream, and on all nodes but one.
+	Spread(ctx context.Context, stream string) error
+
 	// Subjects returns the subjects of a stream. The error is ErrNotFound if there is no such stream.
 	Subjects(ctx context.Context, stream string) ([]string, error)
 }
@@ -43,19 +49,19 @@ type Consumers interface {
 	// DeleteConsumer deletes a consumer. The error is ErrNotFound if there is none.
 	DeleteConsumer(ctx context.Context, stream, consumer string) error
 
-	// List returns all durable consumers of the account that have metadata. Those led by another
-	// node are left out.
+	// List returns all durable consumers of the account that have metadata, on whatever node they are.
 	List(ctx context.Context) ([]Consumer, error)
 
-	// Feed opens a consumer for reading. The error is ErrNotFound if there is none.
+	// Feed opens a consumer for reading. What earlier readers had taken and not settled is delivered
+	// first. The error is ErrNotFound if there is none, and ErrAway if it is led by another node.
 	Feed(ctx context.Context, stream, consumer string) (Feed, error)
 }
 
 // Feed reads one consumer. It is used by one goroutine at a time.
 type Feed interface {
 	// Fetch returns the messages that can be delivered now, at most max and about maxBytes, without
-	// waiting. They are the caller's. The error is ErrNotFound when the consumer is gone or led by
-	// another node.
+	// waiting for more. That they were delivered is known by then to whoever reads next. They are the caller's. The error is ErrNotFound when the consumer is gone, and ErrAway
+	// when it is led by another node.
 	Fetch(max, maxBytes int) ([]Delivered, error)
 
 	// Settle tells what becomes of messages. An error means that they may be delivered again.
@@ -68,9 +74,18 @@ type Feed interface {
 	Close()
 }
 
+// Peers are the services of the same account on the other nodes of a cluster. It is called concurrently.
+type Peers interface {
+	// Answer answers what the others ask, until stop is called. Both sides of the talk are JSON.
+	Answer(fn func(question []byte) json.RawMessage) (stop func(), err error)
+
+	// Ask returns the answers of the others that can be reached, at the latest when ctx ends.
+	Ask(ctx context.Context, question json.RawMessage) []json.RawMessage
+}
+
 // Bus is the account's core messaging. It is called concurrently.
 type Bus interface {
-	// Serve answers requests on a subject. fn does not block; Request.Reply may be called later and
+	// Serve answers requests on a subject. Of the nodes of a cluster, one calls fn for a request. fn does not block; Request.Reply may be called later and
 	// from any goroutine, once.
 	Serve(subject string, fn func(Request)) (stop func(), err error)
 
@@ -106,6 +121,11 @@ type Consumer struct {
 	Name     string
 	Metadata map[string]string
 	Config   []byte
+
+	// Away tells that this node does not lead the consumer: a binding runs elsewhere, if it does.
+	Away bool
+	// Spare tells of one that is Away that this node has a replica of it, and may come to lead it.
+	Spare bool
 }
 
 // Delivered is a message that a consumer delivered.

@@ -31,9 +31,10 @@ const (
 
 // States of a binding.
 const (
-	StateRunning = "running"
-	StatePaused  = "paused"
-	StateErrored = "errored"
+	StateRunning  = "running"
+	StatePaused   = "paused"
+	StateErrored  = "errored"
+	StateStarting = "starting" // no node is known to run it; the one that leads the consumer will
 )
 
 const (

@@ -14,7 +14,11 @@ import (
 
 // request makes an API request with a body that need not be JSON and returns the answer's text.
 func (s *server) request(call, body string) string {
-	return string(s.engine.Local("A").Request(call, []byte(body)))
+	response, err := s.engine.Local("A").Request(s.t.Context(), call, []byte(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(response)
 }
 
 func TestAPITakesWhatIsNotJSONForNoBody(t *testing.T) {

@@ -310,9 +310,7 @@ func (c *catalog) takeCall(body []byte) (any, *api.Error) {
 
 // current returns, at the leader, the index up to which the catalogue has come.
 func (c *catalog) current() (uint64, error) {
-	asked := make(chan error, 1)
-	c.group.LeaseRead(func(err error) { asked <- err })
-	if err := <-asked; err != nil {
+	if err := leaseRead(c.group); err != nil {
 		return 0, err
 	}
 	c.mu.Lock()

@@ -38,8 +38,11 @@ func (l *leadership) Propose(entry []byte, committed func()) error {
 	l.mu.Lock()
 	l.waiting = l.waiting[:len(l.waiting)-1]
 	l.mu.Unlock()
-	if errors.Is(err, ErrNotLeader) {
+	switch {
+	case errors.Is(err, ErrNotLeader):
 		return fmt.Errorf("%w: %w", delivery.ErrNotLeader, err)
+	case errors.Is(err, ErrFull):
+		l.entry.stream.account.engine.leaveFull(l.entry.id)
 	}
 	return err
 }
@@ -172,9 +175,17 @@ func (c *consumerEntry) announce(l *leadership, version int, first *api.Consumer
 		}
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.serving, c.first, c.inForce = true, first, max(c.inForce, version)
 	c.changedLocked()
+	c.mu.Unlock()
+	c.watched()
+}
+
+// watched tells those who watch the account's durable consumers.
+func (c *consumerEntry) watched() {
+	if c.id != 0 {
+		c.stream.account.consumersChanged()
+	}
 }
 
 // tell gives the leader's deliveries the configuration that the catalogue has. The caller holds life.
@@ -211,6 +222,7 @@ func (c *consumerEntry) abandon() {
 		d.Abandon()
 	}
 	c.running = nil
+	c.watched()
 }
 
 // changedLocked wakes who waits in current.

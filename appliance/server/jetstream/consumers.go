@@ -156,6 +156,7 @@ func (s *Stream) startConsumer(mc meta.Consumer, spec GroupSpec) error {
 		}
 	}
 	c.jobs.add(c.follow)
+	c.watched()
 	return nil
 }
 
@@ -284,6 +285,7 @@ func (c *consumerEntry) end(how func(*delivery.Consumer)) {
 	}
 	c.running = nil
 	c.life.Unlock()
+	c.watched()
 	if group != nil {
 		group.Stop()
 	}
@@ -320,6 +322,7 @@ func (c *consumerEntry) setConfig(cfg api.ConsumerConfig) {
 		return
 	}
 	c.jobs.add(c.follow)
+	c.watched()
 	if !filters && s.retains() {
 		s.sweepSoon()
 	}

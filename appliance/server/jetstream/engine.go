@@ -153,9 +153,13 @@ type account struct {
 	failures atomic.Uint64
 	used     usage
 
-	mu      sync.RWMutex
-	streams map[string]*Stream
-	offline map[string]error // streams of the catalogue that cannot be served, and why
+	captured atomic.Pointer[captured]
+	held     atomic.Int32 // requests that wait for a leader of the catalogue
+
+	mu       sync.RWMutex
+	streams  map[string]*Stream
+	offline  map[string]error // streams of the catalogue that cannot be served, and why
+	watchers []func()         // told of durable consumers
 }
 
 // apiSubjects are the requests that the engine itself answers. Pulls and direct gets go to the
@@ -229,6 +233,11 @@ func (e *Engine) start() error {
 		return fmt.Errorf("subscribe to %s: %w", usageSubject, err)
 	}
 	for _, a := range e.accounts {
+		if d := e.cfg.Domain; d != "" {
+			if err := a.serveDomain(d); err != nil {
+				return fmt.Errorf("subscribe to the domain %s in account %q: %w", d, a.name, err)
+			}
+		}
 		for _, subj := range apiSubjects {
 			stop, err := a.bus.Subscribe(subj, "", a.request)
 			if err != nil {

@@ -309,3 +309,23 @@ func TestAPIRefusals(t *testing.T) {
 	s.call("CONSUMER.DURABLE.CREATE.S.C", update, api.ErrConsumerDoesNotExist)
 	s.call("NONSENSE", nil, api.ErrBadRequest)
 }
+
+// Requests may name the domain; those that nobody answers find no responders.
+func TestEngineServesItsDomain(t *testing.T) {
+	s := newServerWith(t, newDisk(), func(c *Config) { c.Domain = "hub" })
+	defer s.engine.Close()
+	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	answers := make(chan string, 1)
+	s.bus.Subscribe("answer", "", func(m Msg) { answers <- string(m.Header) + string(m.Data) })
+	s.bus.Publish("$JS.hub.API.STREAM.INFO.S", "answer", nil, nil)
+	if got := <-answers; !strings.Contains(got, `"domain":"hub"`) || !strings.Contains(got, `"name":"S"`) {
+		t.Errorf("answer %s", got)
+	}
+	s.bus.Publish("$JS.hub.API.CONSUMER.MSG.NEXT.S.none", "answer", nil, nil)
+	if got := <-answers; got != "NATS/1.0 503\r\n\r\n" {
+		t.Errorf("a pull from nobody was answered %q", got)
+	}
+	if s.bus.HasInterest("$JS.other.API.STREAM.INFO.S") {
+		t.Error("another domain is served")
+	}
+}

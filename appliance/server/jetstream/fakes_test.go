@@ -395,13 +395,20 @@ const testNode = 7 << 20
 
 func newServer(t *testing.T, d *disk) *server {
 	t.Helper()
+	return newServerWith(t, d, func(*Config) {})
+}
+
+func newServerWith(t *testing.T, d *disk, change func(*Config)) *server {
+	t.Helper()
 	s := &server{t: t, disk: d, bus: &space{subs: map[int]spaceSub{}}}
-	var err error
-	s.engine, err = Start(Config{
+	cfg := Config{
 		Groups: d, Log: d, Bus: func(string) Bus { return s.bus }, Logger: slog.New(slog.DiscardHandler),
 		System: &space{subs: map[int]spaceSub{}}, Node: testNode | (1<<20 - 1), Replica: testNode, Founders: []uint64{testNode}, Name: "n1",
 		Version: "2.15.0", Accounts: map[string]api.AccountLimits{"A": api.Unlimited()},
-	})
+	}
+	change(&cfg)
+	var err error
+	s.engine, err = Start(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +432,10 @@ func (s *server) call(call string, body any, want *api.Error) map[string]any {
 			s.t.Fatal(err)
 		}
 	}
-	response := s.engine.Local("A").Request(call, raw)
+	response, err := s.engine.Local("A").Request(s.t.Context(), call, raw)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	var failure api.Response
 	var out map[string]any
 	if err := errors.Join(json.Unmarshal(response, &failure), json.Unmarshal(response, &out)); err != nil {

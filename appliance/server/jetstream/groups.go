@@ -84,6 +84,8 @@ var (
 	// ErrNotLeader is wrapped by the refusal of a proposal, or read, because this replica does not lead (in
 	// that term): nothing was proposed.
 	ErrNotLeader = errors.New("jetstream: not the leader of the group")
+	// ErrFull is wrapped by the refusal of a proposal because the disk of this node is full.
+	ErrFull = errors.New("jetstream: the disk is full")
 	// ErrStopped is returned when a stream or consumer is stopped or deleted.
 	ErrStopped = errors.New("jetstream: stopped")
 )

@@ -35,6 +35,7 @@ type asset struct {
 	memory           bool
 	spec             GroupSpec
 	group            Group
+	leaving          atomic.Bool // it is being handed over, see leaveFull
 
 	// Guarded by the mu of members.
 	want   meta.Group // what the catalogue says

@@ -150,6 +150,9 @@ func (s *Stream) refuseLocked(p *proposal, err error) (tell func()) {
 	}
 	s.inflight = s.inflight[:last]
 	away := errors.Is(err, ErrNotLeader)
+	if errors.Is(err, ErrFull) {
+		s.account.engine.leaveFull(s.spec.ID)
+	}
 	if !s.refusing && !away { // one line when it begins, not one for each message
 		s.refusing = true
 		s.log.Error("stream stores nothing", "stream", s.name, "account", s.account.name, "error", err)

@@ -18,9 +18,32 @@ func (s *Stream) awaitRead() error {
 	s.mu.RLock()
 	group := s.group
 	s.mu.RUnlock()
+	return leaseRead(group)
+}
+
+// readWait bounds the time that a reader waits for a quorum to say that its leader still leads.
+const readWait = 2 * time.Second
+
+var errReadWait = fmt.Errorf("no quorum has confirmed the leader within %v", readWait)
+
+// leaseRead waits until the machine of a group that is led here has everything that was committed before the call.
+// It mostly has.
+func leaseRead(group Group) error {
 	done := make(chan error, 1)
 	group.LeaseRead(func(err error) { done <- err })
-	return <-done
+	select {
+	case err := <-done:
+		return err
+	default:
+	}
+	late := time.NewTimer(readWait)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return errReadWait
+	}
 }
 
 // load reads one message into buf, growing it, and returns it; its slices alias the buffer.

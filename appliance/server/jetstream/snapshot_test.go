@@ -41,7 +41,7 @@ func TestStreamStartsFromASnapshot(t *testing.T) {
 		t.Errorf("usage after the restart %v, want %v", got, used)
 	}
 	n := 0
-	err := s.engine.Local("A").Scan("S", ">", func(m stream.Message) error {
+	err := s.engine.Local("A").Scan(t.Context(), "S", ">", func(m stream.Message) error {
 		n++
 		if want := payload(int(m.Seq)); string(m.Data) != string(want) {
 			return fmt.Errorf("message %d is %.60q", m.Seq, m.Data)
@@ -79,7 +79,7 @@ func TestStreamRebuildsADamagedIndexBlock(t *testing.T) {
 			b[len(b)/2] ^= 1
 		}
 		s = s.restart()
-		err := s.engine.Local("A").Scan("S", ">", func(m stream.Message) error {
+		err := s.engine.Local("A").Scan(t.Context(), "S", ">", func(m stream.Message) error {
 			if m.Seq <= messages && string(m.Data) != fmt.Sprint(m.Seq) {
 				return fmt.Errorf("message %d is %q", m.Seq, m.Data)
 			}

@@ -70,38 +70,66 @@ func (r *request) handOver(group Group, self uint64) *api.Error {
 	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.account.engine.ctx, infoWait)
-	defer cancel()
-	s, err := group.Status(ctx)
-	if err != nil {
-		return api.ErrRaftGeneralF(err.Error())
-	}
-	if s.Lead != self {
-		return api.ErrClusterNotLeader
-	}
-	to, refusal := r.account.engine.heir(membershipState(&s, self), q.Placement)
-	if refusal != nil {
-		return refusal
-	}
-	group.TransferLeader(to)
-	return awaitHandOver(ctx, group, self)
+	return r.account.engine.handOver(group, self, q.Placement)
 }
 
-// awaitHandOver waits until another replica leads, so that who asks next does not meet the old leader.
-func awaitHandOver(ctx context.Context, group Group, self uint64) *api.Error {
-	const every = 2 * time.Millisecond
+// handOver gives the leadership of a group to another replica, and waits until that leads, so that who asks next
+// does not meet the old leader. What the group gives up, because the other one did not know yet that it is a
+// voter or was away, is tried again.
+func (e *Engine) handOver(group Group, self uint64, p *api.Placement) *api.Error {
+	ctx, cancel := context.WithTimeout(e.ctx, handOverWait)
+	defer cancel()
+	const every = 5 * time.Millisecond
 	look := time.NewTicker(every)
 	defer look.Stop()
+	refusal, begun := api.ErrRaftGeneralF("the leadership was not handed over in time"), false
 	for {
-		if lead, _ := group.Leader(); lead != self && lead != 0 {
+		s, err := group.Status(ctx)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return refusal
+		case err != nil:
+			return api.ErrRaftGeneralF(err.Error())
+		case s.Lead != self && !begun:
+			return api.ErrClusterNotLeader
+		case s.Lead != self && s.Lead != 0:
 			return nil
+		case s.Lead == self && s.Transferring == 0:
+			to, no := e.heir(membershipState(&s, self), p)
+			if no == nil {
+				begun = true
+				group.TransferLeader(to)
+			} else {
+				refusal = no
+				group.LeaseRead(func(error) {}) // in a group that slept the leader may not know yet who is there
+			}
 		}
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return api.ErrRaftGeneralF("the leadership was not handed over in time")
+			return refusal
 		}
 	}
+}
+
+// handOverWait bounds the time that a hand-over may take, with that in which the other replicas are asked: a
+// little more than an election timeout, after which a group gives one up.
+const handOverWait = 2500 * time.Millisecond
+
+// leaveFull hands over what is led here when the disk of this node is full and that of another may not be. It does
+// not wait, and does it once at a time.
+func (e *Engine) leaveFull(group uint64) {
+	a := e.members.asset(group)
+	if a == nil || !a.leaving.CompareAndSwap(false, true) {
+		return
+	}
+	e.work(func() {
+		err := e.handOver(a.group, a.spec.Replica, nil)
+		if err == nil {
+			e.cfg.Logger.Warn("leadership handed over: the disk is full", "account", a.account.name, "stream", a.stream, "consumer", a.consumer)
+		}
+		time.AfterFunc(time.Second, func() { a.leaving.Store(false) })
+	})
 }
 
 // heir chooses who leads next. Only who has caught up can.

@@ -169,9 +169,7 @@ func (s *Stream) leading() Group {
 
 // readIndex returns what the leader of a group has applied, when that is all that was committed.
 func readIndex(group Group, applied func() uint64) (any, *api.Error) {
-	asked := make(chan error, 1)
-	group.LeaseRead(func(err error) { asked <- err })
-	if <-asked != nil {
+	if leaseRead(group) != nil {
 		return nil, api.ErrClusterNotAvail
 	}
 	return applied(), nil

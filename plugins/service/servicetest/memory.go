@@ -26,6 +26,7 @@ type Memory struct {
 	lines     []service.Outgoing // published by the Bus
 	delays    []time.Duration    // of naks
 	failures  map[string]error   // what the next Publish to a subject returns
+	leader    string             // the node that leads all consumers, see MemoryNode
 }
 
 type memoryStream struct {
@@ -181,6 +182,9 @@ func (m *Memory) EnsureStream(_ context.Context, config []byte) error {
 	}
 	return nil
 }
+
+// Spread implements service.Store; there is one node.
+func (m *Memory) Spread(context.Context, string) error { return nil }
 
 // Subjects implements service.Store.
 func (m *Memory) Subjects(_ context.Context, stream string) ([]string, error) {

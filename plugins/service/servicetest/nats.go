@@ -150,6 +150,9 @@ func (n *NATS) EnsureStream(ctx context.Context, config []byte) error {
 	return convert(err)
 }
 
+// Spread implements service.Store; there is one node.
+func (n *NATS) Spread(context.Context, string) error { return nil }
+
 // Subjects implements service.Store.
 func (n *NATS) Subjects(ctx context.Context, stream string) ([]string, error) {
 	info, err := n.js.StreamInfo(stream, nats.Context(ctx))

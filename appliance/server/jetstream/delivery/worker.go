@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"time"
+
+	"millrace/appliance/server/jetstream/consumer"
 )
 
 // Delivery is a message that Fetch took for a worker in this process. Its bytes belong to the worker.
@@ -61,6 +63,28 @@ func (c *Consumer) Settle(list []Settlement, done func(error)) {
 		return
 	}
 	c.wake()
+}
+
+// Ended returns a channel that is closed when the consumer ends here.
+func (c *Consumer) Ended() <-chan struct{} { return c.quit }
+
+// Reclaim has all that is pending delivered again at once, in the order of the stream and before anything
+// new. It is for a worker that begins and knows that those before it have ended; theirs is what is pending. It
+// returns when that is in order.
+func (c *Consumer) Reclaim() {
+	done := make(chan struct{})
+	c.post(func() {
+		defer close(done)
+		var pending []uint64
+		c.m.Each(func(m consumer.Message) bool {
+			pending = append(pending, m.Seq)
+			return true
+		})
+		for _, seq := range pending {
+			c.do(consumer.Op{Kind: consumer.Nak, Seq: seq})
+		}
+	}, func(error) { close(done) })
+	<-done
 }
 
 func (c *Consumer) fetch(limit, maxBytes int) []Delivery {
