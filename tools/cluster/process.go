@@ -180,12 +180,18 @@ func (p *Process) Stop() error {
 func FreePort() (int, error) {
 	for range 100 {
 		port := 10000 + rand.IntN(20000)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
 		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			return port, l.Close()
 		}
 	}
 	return 0, errors.New("no free port between 10000 and 30000")
 }
+
+// givenPorts are those that FreePort has returned: a port is not bound as soon as it is given.
+var givenPorts sync.Map
 
 // Poll waits a moment between two looks at a condition of another process.
 func Poll() { <-time.After(10 * time.Millisecond) }

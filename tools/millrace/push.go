@@ -44,8 +44,12 @@ func runPush(ctx context.Context, c *call) error {
 	if err := s.request(ctx, conn, service.VerbPush, service.PushRequest{Name: *name, Digest: digest}, &pushed); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.stdout, "plugin %s version %d: %d bytes, sha256 %s, compiled in %v\n",
-		pushed.Name, pushed.Version.Version, pushed.Size, pushed.Digest, pushed.CompiledNS.Round(100*time.Microsecond))
+	where := ""
+	if len(pushed.Nodes) > 1 {
+		where = " on " + strings.Join(pushed.Nodes, ", ")
+	}
+	fmt.Fprintf(c.stdout, "plugin %s version %d: %d bytes, sha256 %s, compiled in %v%s\n",
+		pushed.Name, pushed.Version.Version, pushed.Size, pushed.Digest, pushed.CompiledNS.Round(100*time.Microsecond), where)
 	return nil
 }
 

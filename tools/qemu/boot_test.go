@@ -223,7 +223,7 @@ func TestBoxLeavesForeignDiskAlone(t *testing.T) {
 	}
 	before := fileSum(t, data)
 	v := bootBox(ctx, t, testConfig(t, data))
-	for _, want := range []string{"disk vdb holds data that is not Millrace's", "no data disk: streams are off", "store none"} {
+	for _, want := range []string{"disk vdb holds data that is not Millrace's", "no data disk: this box is a router, streams are off", "store none"} {
 		wantConsole(ctx, t, v, want)
 	}
 	nc, js := connect(t, v)
