@@ -52,7 +52,11 @@ func (n *Node) startPlugins() error {
 		if err != nil {
 			return fmt.Errorf("plugins of account %q: %w", name, err)
 		}
-		streams.Watch(s.Changed)
+		streams.Watch(func(metadata map[string]string) {
+			if service.Bound(metadata) {
+				s.Changed()
+			}
+		})
 		n.plugins = append(n.plugins, s)
 		n.wg.Go(func() { // modules take time to load; clients need not wait for it
 			if err := s.Sync(context.Background()); err != nil {
@@ -289,13 +293,10 @@ func (p *pluginSpace) DeleteConsumer(ctx context.Context, name, consumer string)
 	return p.request(ctx, "CONSUMER.DELETE."+name+"."+consumer, nil, nil)
 }
 
-// List returns the durable consumers that have metadata.
+// List returns the durable consumers that a plugin is bound to.
 func (p *pluginSpace) List(context.Context) ([]service.Consumer, error) {
 	var all []service.Consumer
-	for _, c := range p.streams.Consumers() {
-		if len(c.Config.Metadata) == 0 {
-			continue
-		}
+	for _, c := range p.streams.Consumers(service.Bound) {
 		config, err := json.Marshal(c.Config)
 		if err != nil {
 			return nil, fmt.Errorf("consumer %q of stream %q: %w", c.Name, c.Stream, err)

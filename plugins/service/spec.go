@@ -122,8 +122,11 @@ func (s *spec) consumerConfig() ([]byte, error) {
 	return json.Marshal(c)
 }
 
+// Bound reports whether a consumer with such metadata carries a binding.
+func Bound(metadata map[string]string) bool { return metadata[keyPlugin] != "" }
+
 // isBinding reports whether a consumer carries a binding.
-func isBinding(c *Consumer) bool { return c.Metadata[keyPlugin] != "" }
+func isBinding(c *Consumer) bool { return Bound(c.Metadata) }
 
 // parseSpec reads the binding of a consumer, whoever created that. On an error the spec holds what
 // could be read.

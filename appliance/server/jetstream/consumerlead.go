@@ -183,9 +183,13 @@ func (c *consumerEntry) announce(l *leadership, version int, first *api.Consumer
 
 // watched tells those who watch the account's durable consumers.
 func (c *consumerEntry) watched() {
-	if c.id != 0 {
-		c.stream.account.consumersChanged()
+	if c.id == 0 {
+		return
 	}
+	c.stream.mu.RLock()
+	metadata := c.config.Metadata
+	c.stream.mu.RUnlock()
+	c.stream.account.consumersChanged(metadata)
 }
 
 // tell gives the leader's deliveries the configuration that the catalogue has. The caller holds life.

@@ -311,7 +311,7 @@ func (c *consumerEntry) Config() api.ConsumerConfig {
 func (c *consumerEntry) setConfig(cfg api.ConsumerConfig) {
 	s := c.stream
 	s.mu.Lock()
-	same := c.config.Equal(&cfg)
+	same, was := c.config.Equal(&cfg), c.config.Metadata
 	filters := slices.Equal(c.config.Filters(), cfg.Filters())
 	if !same {
 		c.config, c.filter = cfg, stream.NewFilter(cfg.Filters()...)
@@ -322,6 +322,7 @@ func (c *consumerEntry) setConfig(cfg api.ConsumerConfig) {
 		return
 	}
 	c.jobs.add(c.follow)
+	s.account.consumersChanged(was)
 	c.watched()
 	if !filters && s.retains() {
 		s.sweepSoon()

@@ -158,8 +158,8 @@ type account struct {
 
 	mu       sync.RWMutex
 	streams  map[string]*Stream
-	offline  map[string]error // streams of the catalogue that cannot be served, and why
-	watchers []func()         // told of durable consumers
+	offline  map[string]error                   // streams of the catalogue that cannot be served, and why
+	watchers []func(metadata map[string]string) // told of durable consumers
 }
 
 // apiSubjects are the requests that the engine itself answers. Pulls and direct gets go to the

@@ -75,13 +75,17 @@ type ConsumerRef struct {
 	Led          bool // this node leads it and serves it
 }
 
-// Consumers returns the account's durable consumers, wherever they are, by stream and name.
-func (l *Local) Consumers() []ConsumerRef {
+// Consumers returns those of the account's durable consumers whose metadata match, wherever they are, by stream
+// and name.
+func (l *Local) Consumers(match func(metadata map[string]string) bool) []ConsumerRef {
 	var all []ConsumerRef
 	c := l.a.engine.catalog
 	c.mu.Lock()
 	for _, ms := range c.machine.Streams(l.a.name, "") {
 		for _, mc := range c.machine.Consumers(l.a.name, ms.Name) {
+			if !match(mc.Config.Metadata) {
+				continue
+			}
 			_, here := mc.Group.Replica(l.a.engine.cfg.Node)
 			all = append(all, ConsumerRef{Stream: ms.Name, Name: mc.Config.Name, Config: mc.Config.Clone(), Here: here})
 		}
@@ -100,19 +104,20 @@ func (l *Local) Consumers() []ConsumerRef {
 }
 
 // Watch has fn called when a durable consumer starts, ends or changes on this node, or when this node begins
-// or ceases to lead one. fn is called with locks held: it does not wait, and does not call the engine.
-func (l *Local) Watch(fn func()) {
+// or ceases to lead one, with its metadata, before a change with the former ones too. fn is called with locks
+// held: it does not wait, and does not call the engine.
+func (l *Local) Watch(fn func(metadata map[string]string)) {
 	l.a.mu.Lock()
 	defer l.a.mu.Unlock()
 	l.a.watchers = append(l.a.watchers, fn)
 }
 
 // consumersChanged tells those who watch.
-func (a *account) consumersChanged() {
+func (a *account) consumersChanged(metadata map[string]string) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for _, fn := range a.watchers {
-		fn()
+		fn(metadata)
 	}
 }
 

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
@@ -92,18 +93,29 @@ func (r *request) byLeader(group uint64, c leaderCall) (any, *api.Error) {
 	c.Type, c.Reply = r.Type, r.reply
 	ctx, cancel := context.WithTimeout(e.ctx, leaderWait)
 	defer cancel()
-	if err := e.calls.awaitLeader(ctx, group); err != nil {
-		return nil, api.ErrClusterNotAvail
-	}
 	var body json.RawMessage
-	if err := e.calls.call(ctx, leaderSubject(group), c, &body); err != nil {
-		return nil, asAPI(err)
+	for {
+		err := e.calls.awaitLeader(ctx, group)
+		if err == nil {
+			err = e.calls.call(ctx, leaderSubject(group), c, &body)
+		}
+		switch {
+		case err == nil && r.reply != "":
+			return answered, nil
+		case err == nil:
+			return body, nil
+		case ctx.Err() != nil || !errors.Is(err, errNoLeader) && !errors.Is(err, api.ErrClusterNotAvail):
+			return nil, asAPI(err)
+		}
+		select { // it leads no more: the next one answers
+		case <-time.After(retryLeader):
+		case <-ctx.Done():
+		}
 	}
-	if r.reply != "" {
-		return answered, nil
-	}
-	return body, nil
 }
+
+// retryLeader is the pause before the next leader of a group is asked.
+const retryLeader = 10 * time.Millisecond
 
 // reply gives a leader's answer to the client, or to the node that asked.
 func (a *account) reply(c *leaderCall, response any) any {
