@@ -102,7 +102,8 @@ func (r *reach) run(ctx context.Context, only string) (string, error) {
 	if !found {
 		return "", errors.New("no measure has the name asked for")
 	}
-	return out.String(), w.Flush()
+	err := w.Flush()
+	return out.String(), err
 }
 
 // ratio is how many times better ours is.
