@@ -46,13 +46,14 @@ func grow(t *testing.T, path string, size int64) {
 }
 
 // consoleValue returns what follows a text on the console, up to the end of the word.
-func consoleValue(t *testing.T, v *vm.VM, after string) string {
+func consoleValue(ctx context.Context, t *testing.T, v *vm.VM, after string) string {
 	t.Helper()
-	_, rest, ok := strings.Cut(v.Console(), after)
-	if !ok {
-		t.Fatalf("console does not say %q:\n%s", after, v.Console())
+	rest, err := v.ConsoleLine(ctx, after)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return strings.FieldsFunc(rest, func(r rune) bool { return r == ',' || r == ' ' || r == '\r' || r == '\n' })[0]
+	word, _, _ := strings.Cut(rest, " ")
+	return strings.TrimRight(word, ",")
 }
 
 // A box makes its state at the first boot and is the same box after a power cut and on a larger disk.
@@ -66,7 +67,7 @@ func TestBoxKeepsState(t *testing.T) {
 	for _, want := range []string{"making the state partition", "taking over the configuration", "formatting empty data disk", "storage, alone, ok"} {
 		wantConsole(ctx, t, v, want)
 	}
-	name := consoleValue(t, v, "new identity, name ")
+	name := consoleValue(ctx, t, v, "new identity, name ")
 	v.Kill()
 
 	grow(t, c.SystemDisk, 2<<30)
@@ -199,7 +200,7 @@ func TestBoxUpdates(t *testing.T) {
 	tries := 0
 	for {
 		v = runBoot(ctx, t, c, "starting, image ")
-		if consoleValue(t, v, "starting, image ") == "1.1.0" {
+		if consoleValue(ctx, t, v, "starting, image ") == "1.1.0" {
 			break
 		}
 		if tries++; tries > layout.MaxTries {

@@ -61,14 +61,35 @@ func (c *console) String() string {
 // wait returns the first of texts that the console holds, waiting for it; ok is false when the
 // guest ended without printing any.
 func (c *console) wait(ctx context.Context, texts ...string) (found string, ok bool, err error) {
+	return c.waitFor(ctx, func(console string) (string, bool) {
+		for _, t := range texts {
+			if strings.Contains(console, t) {
+				return t, true
+			}
+		}
+		return "", false
+	})
+}
+
+// restOfLine returns what the first line that holds text says behind it, waiting for the line's end; ok is
+// false when the guest ended before.
+func (c *console) restOfLine(ctx context.Context, text string) (rest string, ok bool, err error) {
+	return c.waitFor(ctx, func(console string) (string, bool) {
+		_, rest, _ := strings.Cut(console, text)
+		rest, _, ok := strings.Cut(rest, "\n")
+		return strings.TrimRight(rest, "\r"), ok
+	})
+}
+
+// waitFor returns what find finds on the console, waiting until it does; ok is false when the guest ended
+// before.
+func (c *console) waitFor(ctx context.Context, find func(console string) (string, bool)) (found string, ok bool, err error) {
 	for {
 		c.mu.Lock()
 		text, changed, closed := string(c.text), c.changed, c.closed
 		c.mu.Unlock()
-		for _, t := range texts {
-			if strings.Contains(text, t) {
-				return t, true, nil
-			}
+		if found, ok := find(text); ok {
+			return found, true, nil
 		}
 		if closed {
 			return "", false, nil

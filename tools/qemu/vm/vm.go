@@ -264,6 +264,19 @@ func (v *VM) WaitConsole(ctx context.Context, text string) error {
 	return nil
 }
 
+// ConsoleLine waits until the guest has printed a whole line that holds text, and returns what the first
+// such line says behind it. It returns ErrEnded when the machine ends first.
+func (v *VM) ConsoleLine(ctx context.Context, text string) (string, error) {
+	rest, ok, err := v.console.restOfLine(ctx, text)
+	if err == nil && !ok {
+		err = ErrEnded
+	}
+	if err != nil {
+		return "", fmt.Errorf("wait for a line with %q on the console: %w; it ends in:\n%s", text, err, tail(v.Console(), 20))
+	}
+	return rest, nil
+}
+
 // Done is closed when the machine has ended, by itself or not.
 func (v *VM) Done() <-chan struct{} {
 	return v.done
