@@ -14,6 +14,8 @@ const (
 	fillBytes = 1 << 20
 	// fillPause is how long it rests after each piece while there is no hurry.
 	fillPause = 20 * time.Millisecond
+	// bulkBytes is the mean size of batches from which zeros cost the disk more than the syncs gain.
+	bulkBytes = 256 << 10
 	// retryDelay is how long it waits after the disk was full.
 	retryDelay = time.Second
 )
@@ -256,16 +258,17 @@ func (l *Log) fillSegment(file vfs.File, h header, pace func(filled, size int64)
 }
 
 // pace, as the filler's argument, leaves the disk to run: it rests between pieces as long as the filler is ahead of the use of
-// the active segment, and ends the filling when run waits for the segment.
+// the active segment. It ends the filling when run waits for the segment, and when batches are so large that
+// a sync's conversion of extents is nothing beside their bytes, which zeros would double.
 func (l *Log) pace(filled, size int64) (enough bool, err error) {
 	if l.cfg.Manual {
 		return true, nil // nobody's syncs are faster for it
 	}
 	l.mu.RLock()
-	starved := l.starved
+	enough = l.starved || l.active.bulk()
 	used := float64(l.active.used) / float64(l.active.capacity)
 	l.mu.RUnlock()
-	if starved {
+	if enough {
 		return true, nil
 	}
 	if filled == 0 || float64(filled)/float64(size) < 2*used-0.5 {

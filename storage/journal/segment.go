@@ -70,6 +70,14 @@ func (s *segment) release() error {
 	return s.file.Close()
 }
 
+// bulk reports whether the segment's batches are large in the mean. The caller holds Log.mu.
+func (s *segment) bulk() bool {
+	if s.last.lsn == 0 {
+		return false
+	}
+	return (s.used-dataOffset)/int64(s.last.lsn-s.before.lsn) >= bulkBytes
+}
+
 // reader returns a batchReader of the segment.
 func (s *segment) reader() *batchReader {
 	return &batchReader{file: s.file, size: s.size, seed: s.seed}
