@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,18 +37,26 @@ type reachProgram struct {
 	jetStream  []string
 }
 
-// reachMeasure is one comparison.
+// reachMeasure is one run, which measures one or several things.
 type reachMeasure struct {
+	rows []reachRow
+	run  func(r *reach, ctx context.Context, c *reachCluster) ([]float64, error) // a value for each row
+}
+
+// reachRow is one comparison.
+type reachRow struct {
 	name, unit string
 	less       bool // less is better
-	run        func(r *reach, ctx context.Context, c *reachCluster) (float64, error)
 }
 
 var reachMeasures = []reachMeasure{
-	{"failover: kill -9 of a leader to the next ack", "ms", true, (*reach).failover},
-	{"watchers: created on an R3 bucket", "a second", false, (*reach).watchers},
-	{"idle: CPU of a node with R3 streams and consumers", "% of a core", true, (*reach).idle},
-	{"catchup: a node that lost its disk", "MB/s", false, (*reach).catchup},
+	{[]reachRow{{"failover: kill -9 of a leader to the next ack", "ms", true}}, (*reach).failover},
+	{[]reachRow{{"watchers: created on an R3 bucket", "a second", false}}, (*reach).watchers},
+	{[]reachRow{{"idle: CPU of a node with R3 streams and consumers", "% of a core", true}}, (*reach).idle},
+	{[]reachRow{
+		{"catchup: a node that lost its disk", "MB/s", false},
+		{"catchup: of a plain copy of the leader's store", "%", false},
+	}, (*reach).catchup},
 }
 
 // reachCluster is three nodes and a client.
@@ -76,28 +85,32 @@ func (r *reach) run(ctx context.Context, only string) (string, error) {
 	fmt.Fprintln(w)
 	found := false
 	for _, m := range reachMeasures {
-		if !strings.Contains(m.name, only) {
+		if !strings.Contains(m.rows[0].name, only) {
 			continue
 		}
 		found = true
-		values := make([]float64, len(r.programs))
+		values := make([][]float64, len(r.programs)) // of each program, of each row
 		for i, p := range r.programs {
 			begun := time.Now()
 			v, err := r.measure(ctx, m, p)
 			if err != nil {
-				return out.String(), fmt.Errorf("%s: %s: %w", m.name, p.name, err)
+				return out.String(), fmt.Errorf("%s: %s: %w", m.rows[0].name, p.name, err)
 			}
 			values[i] = v
-			fmt.Printf("%-52s %-14s %10.2f %s (in %s)\n", m.name, p.name, v, m.unit, time.Since(begun).Round(time.Second))
+			for j, row := range m.rows {
+				fmt.Printf("%-52s %-14s %10.2f %s (in %s)\n", row.name, p.name, v[j], row.unit, time.Since(begun).Round(time.Second))
+			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t", m.name, m.unit)
-		for _, v := range values {
-			fmt.Fprintf(w, "%.2f\t", v)
+		for j, row := range m.rows {
+			fmt.Fprintf(w, "%s\t%s\t", row.name, row.unit)
+			for _, v := range values {
+				fmt.Fprintf(w, "%.2f\t", v[j])
+			}
+			for _, v := range values[1:] {
+				fmt.Fprintf(w, "%.2f\t", row.ratio(values[0][j], v[j]))
+			}
+			fmt.Fprintln(w)
 		}
-		for _, v := range values[1:] {
-			fmt.Fprintf(w, "%.2f\t", m.ratio(values[0], v))
-		}
-		fmt.Fprintln(w)
 	}
 	if !found {
 		return "", errors.New("no measure has the name asked for")
@@ -107,7 +120,7 @@ func (r *reach) run(ctx context.Context, only string) (string, error) {
 }
 
 // ratio is how many times better ours is.
-func (m reachMeasure) ratio(ours, theirs float64) float64 {
+func (m reachRow) ratio(ours, theirs float64) float64 {
 	if m.less {
 		return theirs / ours
 	}
@@ -115,30 +128,30 @@ func (m reachMeasure) ratio(ours, theirs float64) float64 {
 }
 
 // measure runs one measure on a new cluster.
-func (r *reach) measure(ctx context.Context, m reachMeasure, p reachProgram) (v float64, err error) {
+func (r *reach) measure(ctx context.Context, m reachMeasure, p reachProgram) (v []float64, err error) {
 	dir, err := os.MkdirTemp(r.dir, "millrace-reach-")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	c := &reachCluster{}
 	if c.Cluster, err = cluster.New(cluster.Options{Program: p.path, Storage: 3, Dir: dir, JetStream: p.jetStream}); err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	if err := c.Start(); err != nil {
-		return 0, err
+		return nil, err
 	}
 	forming, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := c.WaitFormed(forming, 0); err != nil {
-		return 0, err
+		return nil, err
 	}
 	if c.nc, err = c.ConnectAny(c.Nodes[0]); err != nil {
-		return 0, err
+		return nil, err
 	}
 	if c.js, err = jetstream.New(c.nc); err != nil {
-		return 0, err
+		return nil, err
 	}
 	v, err = m.run(r, ctx, c)
 	if err != nil {
@@ -168,29 +181,29 @@ func (c *reachCluster) waitWhole(ctx context.Context) error {
 
 // failover is the median time from the kill of a stream's leader to the first acknowledged publish, of a
 // client of another node.
-func (r *reach) failover(ctx context.Context, c *reachCluster) (float64, error) {
+func (r *reach) failover(ctx context.Context, c *reachCluster) ([]float64, error) {
 	const name = "FAILOVER"
 	if _, err := c.js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{name}, Replicas: 3}); err != nil {
-		return 0, err
+		return nil, err
 	}
 	var times []float64
 	for range r.rounds {
 		if err := c.waitWhole(ctx); err != nil {
-			return 0, err
+			return nil, err
 		}
 		leader, err := c.leader(ctx, name)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		nc, err := c.Connect(c.Others(leader)[0])
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		if _, err := nc.RequestWithContext(ctx, name, nil); err != nil {
-			return 0, err
+			return nil, err
 		}
 		if err := leader.Kill(); err != nil {
-			return 0, err
+			return nil, err
 		}
 		begun := time.Now()
 		for {
@@ -199,7 +212,7 @@ func (r *reach) failover(ctx context.Context, c *reachCluster) (float64, error) 
 				break
 			}
 			if time.Since(begun) > time.Minute || ctx.Err() != nil {
-				return 0, fmt.Errorf("no acknowledgement a minute after the kill: %w", err)
+				return nil, fmt.Errorf("no acknowledgement a minute after the kill: %w", err)
 			}
 			if err != nil && !errors.Is(err, nats.ErrTimeout) {
 				cluster.Poll()
@@ -208,22 +221,22 @@ func (r *reach) failover(ctx context.Context, c *reachCluster) (float64, error) 
 		times = append(times, time.Since(begun).Seconds()*1000)
 		nc.Close()
 		if err := leader.Start(); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
-	return median(times), nil
+	return []float64{median(times)}, nil
 }
 
 // watchers is how many watchers a second a client creates, one after the other, each of which gets the
 // values of all 20 keys.
-func (r *reach) watchers(ctx context.Context, c *reachCluster) (float64, error) {
+func (r *reach) watchers(ctx context.Context, c *reachCluster) ([]float64, error) {
 	kv, err := c.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "W", Replicas: 3})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for i := range 20 {
 		if _, err := kv.PutString(ctx, fmt.Sprint("key", i), "value"); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	n := 0
@@ -231,7 +244,7 @@ func (r *reach) watchers(ctx context.Context, c *reachCluster) (float64, error) 
 	for ; time.Since(begun) < r.span; n++ {
 		w, err := kv.WatchAll(ctx)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		for e := range w.Updates() {
 			if e == nil {
@@ -239,14 +252,14 @@ func (r *reach) watchers(ctx context.Context, c *reachCluster) (float64, error) 
 			}
 		}
 		if err := w.Stop(); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
-	return float64(n) / time.Since(begun).Seconds(), nil
+	return []float64{float64(n) / time.Since(begun).Seconds()}, nil
 }
 
 // idle is the CPU of the average node while nobody does anything, with many streams.
-func (r *reach) idle(ctx context.Context, c *reachCluster) (float64, error) {
+func (r *reach) idle(ctx context.Context, c *reachCluster) ([]float64, error) {
 	for i := range r.streams {
 		name := fmt.Sprint("IDLE", i)
 		try, cancel := context.WithTimeout(ctx, time.Minute)
@@ -256,7 +269,7 @@ func (r *reach) idle(ctx context.Context, c *reachCluster) (float64, error) {
 		}
 		cancel()
 		if err != nil {
-			return 0, fmt.Errorf("create stream %d of %d: %w", i+1, r.streams, err)
+			return nil, fmt.Errorf("create stream %d of %d: %w", i+1, r.streams, err)
 		}
 	}
 	// Waiting for all to be current would ask a lot; that the last is tells that the others are.
@@ -264,12 +277,12 @@ func (r *reach) idle(ctx context.Context, c *reachCluster) (float64, error) {
 	defer cancel()
 	s, err := c.js.Stream(settle, fmt.Sprint("IDLE", r.streams-1))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for {
 		info, err := s.Info(settle)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		if info.Cluster != nil && info.Cluster.Leader != "" && !slices.ContainsFunc(info.Cluster.Replicas, func(p *jetstream.PeerInfo) bool { return !p.Current }) {
 			break
@@ -277,71 +290,76 @@ func (r *reach) idle(ctx context.Context, c *reachCluster) (float64, error) {
 		cluster.Poll()
 	}
 	if err := pause(ctx, r.span); err != nil { // what creating them has left to do
-		return 0, err
+		return nil, err
 	}
 	before, err := c.cpu()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	begun := time.Now()
 	if err := pause(ctx, r.span); err != nil {
-		return 0, err
+		return nil, err
 	}
 	after, err := c.cpu()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return 100 * (after - before).Seconds() / time.Since(begun).Seconds() / float64(len(c.Nodes)), nil
+	return []float64{100 * (after - before).Seconds() / time.Since(begun).Seconds() / float64(len(c.Nodes))}, nil
 }
 
 // catchup is how fast a node gets a stream back that it has lost.
-func (r *reach) catchup(ctx context.Context, c *reachCluster) (float64, error) {
+func (r *reach) catchup(ctx context.Context, c *reachCluster) ([]float64, error) {
 	const name = "LOST"
 	s, err := c.js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{name}, Replicas: 3})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	js, err := jetstream.New(c.nc, jetstream.WithPublishAsyncMaxPending(512))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<10)
 	for sent := int64(0); sent < r.lost; sent += int64(len(data)) {
 		if _, err := js.PublishAsync(name, data, jetstream.WithStallWait(time.Minute)); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	select {
 	case <-js.PublishAsyncComplete():
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return nil, ctx.Err()
 	}
 	if err := c.waitWhole(ctx); err != nil {
-		return 0, err
+		return nil, err
 	}
 	info, err := s.Info(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	node := c.Named(info.Cluster.Replicas[0].Name)
 	if err := errors.Join(node.Kill(), node.Wipe(), node.Start()); err != nil {
-		return 0, err
+		return nil, err
 	}
 	begun := time.Now()
 	// A leader that has not noticed yet calls the node current: what is on its disk counts.
 	for size := int64(0); size < int64(info.State.Bytes)*9/10; cluster.Poll() {
 		if time.Since(begun) > whole || ctx.Err() != nil {
-			return 0, fmt.Errorf("%s has %d bytes after %s; the stream has %d", node.Name, size, time.Since(begun), info.State.Bytes)
+			return nil, fmt.Errorf("%s has %d bytes after %s; the stream has %d", node.Name, size, time.Since(begun), info.State.Bytes)
 		}
 		if size, err = folderSize(node.Store()); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	if err := c.waitWhole(ctx); err != nil {
-		return 0, err
+		return nil, err
 	}
-	took := time.Since(begun)
-	return float64(info.State.Bytes) / took.Seconds() / 1e6, nil
+	speed := float64(info.State.Bytes) / time.Since(begun).Seconds() / 1e6
+	leader := c.Named(info.Cluster.Leader)
+	bare, err := copySpeed(ctx, leader.Store(), filepath.Join(filepath.Dir(leader.Store()), "copy"))
+	if err != nil {
+		return nil, err
+	}
+	return []float64{speed, 100 * speed / bare}, nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -351,6 +369,34 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
+}
+
+// copySpeed is how many MB/s a copy of the files of a folder into one file gives, its sync included. The file
+// is removed.
+func copySpeed(ctx context.Context, dir, to string) (speed float64, err error) {
+	out, err := os.Create(to)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, out.Close(), os.Remove(to)) }()
+	var size int64
+	begun := time.Now()
+	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		in, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		n, err := io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, make([]byte, 1<<20))
+		size += n
+		return errors.Join(err, ctx.Err(), in.Close())
+	})
+	if err := errors.Join(err, out.Sync()); err != nil {
+		return 0, err
+	}
+	return float64(size) / time.Since(begun).Seconds() / 1e6, nil
 }
 
 // folderSize is how many bytes the files of a folder have. Files that go away meanwhile do not count.

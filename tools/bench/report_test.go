@@ -75,10 +75,10 @@ func TestParseCPU(t *testing.T) {
 }
 
 func TestReachRatio(t *testing.T) {
-	if r := (reachMeasure{less: true}).ratio(10, 40); r != 4 {
+	if r := (reachRow{less: true}).ratio(10, 40); r != 4 {
 		t.Errorf("a fourth of the time is %v times better", r)
 	}
-	if r := (reachMeasure{}).ratio(40, 10); r != 4 {
+	if r := (reachRow{}).ratio(40, 10); r != 4 {
 		t.Errorf("four times the rate is %v times better", r)
 	}
 }
