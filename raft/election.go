@@ -29,8 +29,10 @@ type electionState struct {
 	elapsed  int       // ticks since there was word of a leader, or a campaign
 	timeout  int       // ticks after which it campaigns
 	hurried  bool      // no leader can be expected to come back: campaigns follow each other quickly
+	voting   time.Time // since when voters are asked, in this term; zero: they are not, or one has refused
 	campaign bool      // counted in Host.campaigns
 	started  bool      // the election at the start was looked at
+	voted    uint64    // last term in which another replica got this one's vote
 }
 
 // heard notes a message of a leader.
@@ -158,6 +160,10 @@ func (g *Group) callElection() {
 		g.election.timeout = g.election.elapsed + 1 + g.host.rand(g.cfg.HeartbeatTicks)
 		return
 	}
+	if g.votesComing() {
+		g.election.timeout = g.election.elapsed + 1 + g.host.rand(g.cfg.HeartbeatTicks)
+		return
+	}
 	if !g.election.campaign && g.host.campaigns.Load() >= int64(g.cfg.MaxCampaigns) {
 		g.election.timeout = g.election.elapsed + 1 + g.host.rand(3)
 		return
@@ -171,6 +177,25 @@ func (g *Group) callElection() {
 	g.election.elapsed, g.election.timeout = 0, 0
 	if g.election.hurried {
 		g.election.timeout = 2 + g.host.rand(2*g.cfg.HeartbeatTicks)
+	}
+}
+
+// votesComing reports whether an election that this replica called may be won yet. Votes rest on the disks of
+// all, and who calls the next election throws away those that are on their way: on slow disks nobody would ever
+// be elected.
+func (g *Group) votesComing() bool {
+	if g.role != core.Candidate || g.election.voting.IsZero() {
+		return false
+	}
+	patience := time.Duration(g.cfg.ElectionTicks) * g.cfg.TickInterval / 2
+	return g.inflight > 0 || g.cfg.Now().Sub(g.election.voting) < patience
+}
+
+// voted notes a vote that is on its way to the disk: who gets it has time to win, and to say so.
+func (g *Group) voted(s *core.HardState) {
+	if s.Vote != 0 && s.Vote != g.replica && s.Term > g.election.voted {
+		g.election.voted = s.Term
+		g.election.elapsed, g.election.timeout = 0, 0
 	}
 }
 

@@ -54,6 +54,10 @@ type GroupSpec struct {
 	// Voters and Learners are the replicas with which the group's log began: the same on all its
 	// replicas, for ever. A replica that was added later is not among them.
 	Voters, Learners []uint64
+
+	// First is the voter that calls the first election of a new group; the others do so only when nothing comes of
+	// that. 0: the one with the lowest id.
+	First uint64
 }
 
 // stats counts what is dropped.
@@ -215,7 +219,7 @@ func (h *Host) Start(spec GroupSpec, m Machine) (*Group, error) {
 		if err != nil {
 			return err
 		}
-		return g.prepare()
+		return g.prepare(spec.First)
 	})
 	if err != nil {
 		g.mu.Lock()

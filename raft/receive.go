@@ -1,6 +1,8 @@
 package raft
 
 import (
+	"time"
+
 	"millrace/raft/core"
 )
 
@@ -142,6 +144,10 @@ func (g *Group) step(in *inbound) error {
 		// With a quorum of these the replica votes for itself.
 		if !m.Reject && !g.defyLeader(g.replica) {
 			return nil
+		}
+	case core.MsgVoteResp:
+		if m.Reject && m.Term == g.term {
+			g.election.voting = time.Time{} // it may be split: the next one is called after a random time
 		}
 	case core.MsgTimeoutNow:
 		g.wakeUp()

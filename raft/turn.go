@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"millrace/raft/core"
 )
@@ -30,8 +31,9 @@ func (g *Group) guard(f func() error) (err error) {
 	return f()
 }
 
-// prepare learns from the core and the store with what this replica starts.
-func (g *Group) prepare() error {
+// prepare learns from the core and the store with what this replica starts. first is the voter that is to lead a
+// new group.
+func (g *Group) prepare(first uint64) error {
 	status := g.core.Status()
 	g.term, g.last = status.Term, status.Last
 	g.setMembers(status.Members)
@@ -40,7 +42,10 @@ func (g *Group) prepare() error {
 		if status.Term > 0 || status.Last > 0 {
 			g.election.grace = g.cfg.Now().Add(g.cfg.PromiseTime)
 		} else if at := slices.Index(g.members.Voters, g.replica); at >= 0 {
-			// A new group: its first voter need not wait for a leader to show up.
+			// A new group: the one that is to lead it first need not wait for a leader to show up, and the
+			// others give it time, one after the other.
+			n := len(g.members.Voters)
+			at = (at - max(0, slices.Index(g.members.Voters, first)) + n) % n
 			g.election.hurried, g.election.timeout = true, 1+g.cfg.HeartbeatTicks*at
 		}
 	}
@@ -183,6 +188,9 @@ func (g *Group) write(a *core.Append) (restore bool) {
 	if n := len(a.Entries); n > 0 {
 		g.last = a.Entries[n-1].Index
 	}
+	if a.State != nil {
+		g.voted(a.State)
+	}
 	g.cfg.Log.Append(w)
 	return restore
 }
@@ -199,6 +207,10 @@ func (g *Group) follow(rd *core.Ready) {
 	}
 	if rd.Role == core.Follower || rd.Role == core.Leader {
 		g.countCampaign(false)
+	}
+	g.election.voting = time.Time{}
+	if rd.Role == core.Candidate {
+		g.election.voting = g.cfg.Now()
 	}
 	lost := uint64(0)
 	if term != g.leadTerm {

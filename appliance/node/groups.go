@@ -48,7 +48,7 @@ func (g *groups) Start(spec jetstream.GroupSpec, m jetstream.Machine) (jetstream
 	}
 	g.machines[id] = m // it may fail before Start returns
 	g.mu.Unlock()
-	rg, err := g.host.Start(raft.GroupSpec{ID: id, Log: spec.Log, Replica: spec.Replica, Voters: spec.Began}, newMachine(m))
+	rg, err := g.host.Start(raft.GroupSpec{ID: id, Log: spec.Log, Replica: spec.Replica, Voters: spec.Began, First: spec.Preferred()}, newMachine(m))
 	if err != nil {
 		g.forget(id)
 		return nil, err

@@ -199,7 +199,7 @@ func (n *Node) serveStreams(ctx context.Context) error {
 	if n.store, err = openStore(n.catalog, n.settings.JetStream, n.log, n.fail); err != nil {
 		return err
 	}
-	if err := n.store.startHost(m.Transport, n.log); err != nil {
+	if err := n.store.startHost(m.Transport, n.peerChanged, n.log); err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	if n.engine, err = jetstream.Start(n.engineConfig(m)); err != nil {
@@ -247,6 +247,13 @@ func (n *Node) online(node uint64) bool {
 		}
 	}
 	return false
+}
+
+// peerChanged is told of the state of another storage node.
+func (n *Node) peerChanged(_ uint64, state raft.PeerState) {
+	if e := n.serving.Load(); e != nil && state == raft.PeerAlive {
+		e.NodeHeard()
+	}
 }
 
 // Addr is the address on which the node accepts clients.

@@ -96,8 +96,8 @@ const (
 	failoverJitter = 150 * time.Millisecond
 )
 
-// startHost starts the raft host. t reaches the other nodes; nil: there are none.
-func (s *store) startHost(t *transport.Transport, log *slog.Logger) error {
+// startHost starts the raft host. t reaches the other nodes; nil: there are none. onPeer is told of their states.
+func (s *store) startHost(t *transport.Transport, onPeer func(node uint64, state raft.PeerState), log *slog.Logger) error {
 	var carrier raft.Transport
 	if t != nil {
 		carrier = t
@@ -107,7 +107,7 @@ func (s *store) startHost(t *transport.Transport, log *slog.Logger) error {
 	s.host, err = raft.Open(raft.Config{
 		Node: nodeOf(s.catalog.NodeID()), NodeOf: nodeOf, Transport: carrier,
 		Log: logstore.Store{Log: s.journal}, LogFailed: s.journal.Failed(), Logger: log,
-		Admit: s.journal.Admit, AdmitControl: s.journal.AdmitControl, OnGroupFailure: s.groups.failed,
+		Admit: s.journal.Admit, AdmitControl: s.journal.AdmitControl, OnGroupFailure: s.groups.failed, OnPeer: onPeer,
 		TickInterval: tick, BeatInterval: beat, SuspectAfter: suspectAfter, DeadAfter: deadAfter,
 		PromiseTime: promiseTime, FailoverJitter: failoverJitter,
 	})
