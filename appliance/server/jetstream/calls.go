@@ -28,6 +28,9 @@ func leaderSubject(group uint64) string { return groupSubject + strconv.FormatUi
 // errNoLeader is returned by a call when nobody leads the group, as far as this node knows.
 var errNoLeader = errors.New("jetstream: the group has no leader")
 
+// errLeaderGone is returned by a call when whoever got it, or should have, leads no more: it may have been taken.
+var errLeaderGone = fmt.Errorf("%w any more", errNoLeader)
+
 // calls makes requests of other nodes and takes theirs.
 type calls struct {
 	engine *Engine
@@ -87,8 +90,8 @@ func (c *calls) serve(subject string, handle func(body []byte) (any, *api.Error)
 	})
 }
 
-// call asks whoever serves a subject. errNoLeader is returned when nobody does, an *api.Error when that
-// was the answer, and ctx's cause when none came.
+// call asks whoever serves a subject. errNoLeader is returned when nobody does, errLeaderGone when nobody does any
+// more before there was an answer, an *api.Error when that was the answer, and ctx's cause when none came.
 func (c *calls) call(ctx context.Context, subject string, request, answer any) error {
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -106,26 +109,43 @@ func (c *calls) call(ctx context.Context, subject string, request, answer any) e
 		delete(c.waiting, token)
 		c.mu.Unlock()
 	}()
+	gone := make(chan struct{}, 1)
+	cancel := c.bus.WatchInterest(subject, "", func(active bool) {
+		if !active {
+			select {
+			case gone <- struct{}{}:
+			default:
+			}
+		}
+	})
+	defer cancel()
 	c.bus.Publish(subject, c.prefix+token, nil, body)
+	var data []byte
 	select {
-	case data := <-ch:
-		var a callAnswer
-		if err := json.Unmarshal(data, &a); err != nil {
-			return fmt.Errorf("answer to call %s: %w", subject, err)
+	case data = <-ch:
+	case <-gone:
+		select {
+		case data = <-ch: // it answered before it left
+		default:
+			return fmt.Errorf("call %s: %w", subject, errLeaderGone)
 		}
-		if a.Error != nil {
-			return a.Error
-		}
-		if answer == nil || a.Data == nil {
-			return nil // answered to the client
-		}
-		if err := json.Unmarshal(a.Data, answer); err != nil {
-			return fmt.Errorf("answer to call %s: %w", subject, err)
-		}
-		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("call %s: %w", subject, context.Cause(ctx))
 	}
+	var a callAnswer
+	if err := json.Unmarshal(data, &a); err != nil {
+		return fmt.Errorf("answer to call %s: %w", subject, err)
+	}
+	if a.Error != nil {
+		return a.Error
+	}
+	if answer == nil || a.Data == nil {
+		return nil // answered to the client
+	}
+	if err := json.Unmarshal(a.Data, answer); err != nil {
+		return fmt.Errorf("answer to call %s: %w", subject, err)
+	}
+	return nil
 }
 
 // gather asks everybody who serves a subject and calls take with each answer until it returns false or

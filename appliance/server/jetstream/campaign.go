@@ -9,8 +9,8 @@ const (
 	lastCampaign  = 2 * time.Second // no more are needed then: replicas call elections by themselves
 )
 
-// preferred returns the replica that is to lead a group first. Leaders are spread over the nodes by it.
-func (s *GroupSpec) preferred() uint64 {
+// Preferred returns the replica that is to lead a group first. Leaders are spread over the nodes by it.
+func (s *GroupSpec) Preferred() uint64 {
 	if len(s.Began) == 0 {
 		return 0
 	}
@@ -20,7 +20,7 @@ func (s *GroupSpec) preferred() uint64 {
 // campaign has the preferred replica of a group that is started call elections until somebody leads. Where
 // somebody leads already, that is left alone (Group.Campaign). It does not wait.
 func (e *Engine) campaign(spec GroupSpec, g Group) {
-	if len(spec.Began) > 1 && spec.preferred() == spec.Replica {
+	if len(spec.Began) > 1 && spec.Preferred() == spec.Replica {
 		e.campaignAfter(g, firstCampaign)
 	}
 }

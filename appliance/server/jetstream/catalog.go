@@ -239,7 +239,7 @@ func (c *catalog) do(e *meta.Entry) (meta.Effects, uint64, *api.Error) {
 	}
 	ctx, cancel := context.WithTimeout(c.engine.ctx, decideWait)
 	defer cancel()
-	if err := c.submit(ctx, term, data); err != nil {
+	if err := c.submit(ctx, term, data); err != nil && !errors.Is(err, errLeaderGone) { // who took it with him, or not
 		forget()
 		var refused *api.Error
 		if errors.As(err, &refused) {

@@ -10,7 +10,6 @@ import (
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/meta"
-	"millrace/appliance/server/jetstream/stream"
 )
 
 func (r *request) consumerCreate() (any, *api.Error) {
@@ -63,7 +62,7 @@ func (r *request) createConsumer(s *Stream, c *api.CreateConsumerRequest) (any, 
 	if c.Action == api.ActionUpdate {
 		return nil, api.ErrConsumerDoesNotExist
 	}
-	if n := limits.ConsumersOf(&streamConfig); n > 0 && len(s.allConsumers()) >= n {
+	if n := limits.ConsumersOf(&streamConfig); n > 0 && s.numConsumers() >= n {
 		return nil, api.ErrMaximumConsumersLimit
 	}
 	if err := s.checkWorkQueue(&streamConfig, &cfg); err != nil {
@@ -111,7 +110,7 @@ func (s *Stream) takeConsumerCall(c *consumerEntry, body []byte) (any, *api.Erro
 		}
 		return readIndex(group, c.appliedIndex)
 	}
-	ctx, cancel := context.WithTimeout(s.account.engine.ctx, leaderWait)
+	ctx, cancel := context.WithTimeout(s.account.engine.ctx, askWait)
 	defer cancel()
 	if !s.account.engine.catalog.awaitCarried(ctx, call.After) {
 		return nil, api.ErrClusterNotAvail
@@ -191,7 +190,7 @@ func (s *Stream) reconfigure(c *consumerEntry, cfg api.ConsumerConfig) *api.Erro
 		return api.ErrConsumerCreateF(err.Error())
 	}
 	s.mu.Lock()
-	c.config, c.filter = cfg, stream.NewFilter(cfg.Filters()...)
+	s.configureLocked(c, cfg)
 	s.mu.Unlock()
 	return nil
 }

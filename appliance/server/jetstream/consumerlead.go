@@ -243,7 +243,7 @@ func (c *consumerEntry) leads() bool {
 }
 
 // current returns the consumer's state when this node leads it with the configuration that the
-// catalogue has here, or an error when ctx ends before. The first answer about a new consumer is its
+// catalogue has here, or an error when ctx ends before, or it leads no more. The first answer about a new consumer is its
 // state before any delivery.
 func (c *consumerEntry) current(ctx context.Context) (*api.ConsumerInfo, *api.Error) {
 	for {
@@ -253,6 +253,7 @@ func (c *consumerEntry) current(ctx context.Context) (*api.ConsumerInfo, *api.Er
 		c.mu.Lock()
 		ready, refused := c.serving && (c.id == 0 || c.inForce >= version), c.refused
 		first, changed, stopped := c.first, c.changed, c.stopped
+		lost := c.want == nil && !c.serving
 		if ready {
 			c.first = nil
 		}
@@ -266,6 +267,8 @@ func (c *consumerEntry) current(ctx context.Context) (*api.ConsumerInfo, *api.Er
 			return c.shown(first), nil
 		case ready:
 			return c.Info(), nil
+		case lost:
+			return nil, api.ErrClusterNotAvail
 		}
 		select {
 		case <-changed:
@@ -326,10 +329,10 @@ func (c *consumerEntry) NewMessages() {
 	}
 }
 
-// Removed tells that a message left the stream here.
-func (c *consumerEntry) Removed(seq uint64) {
+// Removed tells that messages left the stream here.
+func (c *consumerEntry) Removed(seqs []uint64) {
 	if d := c.led.Load(); d != nil {
-		d.Removed(seq)
+		d.Removed(seqs...)
 	}
 }
 

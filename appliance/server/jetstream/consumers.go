@@ -38,6 +38,8 @@ type consumerEntry struct {
 	config  api.ConsumerConfig // replaced, never changed
 	version int                // of config, counted here
 	filter  *stream.Filter     // for Matches only, which needs no lock
+	// The filter is not the one of its start any more.
+	refiltered bool
 
 	led atomic.Pointer[delivery.Consumer] // delivers while this node leads; else nil
 
@@ -89,7 +91,9 @@ func (c *consumerEntry) deliveryConfig(cfg api.ConsumerConfig) delivery.Config {
 		Bus:     deliveryBus{s.account.bus},
 		OnError: func(err error) { s.log.Error("consumer", "account", s.account.name, "error", err) },
 	}
+	conf.OnBehind = func(on bool) { s.noteBehind(c, on) }
 	if c.id == 0 {
+		conf.OnLive = func() { s.noteLive(c) }
 		conf.OnInactive = func() { s.account.engine.work(func() { s.dropConsumer(c) }) }
 	} else {
 		conf.OnInactive = func() { s.account.engine.work(func() { s.deleteConsumer(c.name) }) }
@@ -135,7 +139,7 @@ func (s *Stream) startConsumer(mc meta.Consumer, spec GroupSpec) error {
 	s.mu.Lock()
 	taken := s.stopped || s.consumers[c.name] != nil
 	if !taken {
-		s.consumers[c.name] = c
+		s.enterLocked(c)
 	}
 	s.mu.Unlock()
 	if taken {
@@ -176,7 +180,7 @@ func (s *Stream) startEphemeral(cfg api.ConsumerConfig, created time.Time) (*api
 	s.mu.Lock()
 	serving, taken := s.serving, s.consumers[c.name] != nil
 	if serving && !taken {
-		s.consumers[c.name] = c
+		s.enterLocked(c)
 	}
 	s.mu.Unlock()
 	switch {
@@ -234,10 +238,16 @@ func (s *Stream) allConsumers() []*consumerEntry {
 	return all
 }
 
+func (s *Stream) numConsumers() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.consumers)
+}
+
 func (s *Stream) forgetConsumer(c *consumerEntry) {
 	s.mu.Lock()
 	if s.consumers[c.name] == c {
-		delete(s.consumers, c.name)
+		s.leaveLocked(c)
 	}
 	s.mu.Unlock()
 }
@@ -314,7 +324,7 @@ func (c *consumerEntry) setConfig(cfg api.ConsumerConfig) {
 	same, was := c.config.Equal(&cfg), c.config.Metadata
 	filters := slices.Equal(c.config.Filters(), cfg.Filters())
 	if !same {
-		c.config, c.filter = cfg, stream.NewFilter(cfg.Filters()...)
+		s.configureLocked(c, cfg)
 		c.version++
 	}
 	s.mu.Unlock()

@@ -11,6 +11,10 @@ func (e *Engine) online(node uint64) bool {
 	return node == e.cfg.Node || e.cfg.Online != nil && e.cfg.Online(node)
 }
 
+// NodeHeard is called when a storage node can be reached that could not before: what waits for a place may get one
+// there. It does not wait.
+func (e *Engine) NodeHeard() { e.members.wakeUp() }
+
 // candidates returns the nodes that may get replicas, with what placement looks at.
 func (e *Engine) candidates() []meta.Candidate {
 	c := e.catalog

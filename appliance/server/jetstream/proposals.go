@@ -293,7 +293,7 @@ func (s *Stream) apply(index uint64, entry []byte) {
 		m.release(fx.Dead)
 	}
 	if !live {
-		s.notify(fx)
+		s.notify(index, entry, fx)
 		return
 	}
 	s.pump() // before the acks leave, so that the next batch is on its way to the disk meanwhile
@@ -311,7 +311,7 @@ func (s *Stream) apply(index uint64, entry []byte) {
 		p.done(fx, nil)
 		s.pump()
 	}
-	s.notify(fx)
+	s.notify(index, entry, fx)
 	if p != nil && p.messages {
 		s.recycle(p.acks)
 	}

@@ -526,12 +526,12 @@ func TestCampaign(t *testing.T) {
 	var spread [3]int
 	for id := range uint64(300) {
 		spec := GroupSpec{ID: id, Began: []uint64{1, 2, 3}}
-		spread[spec.preferred()-1]++
+		spread[spec.Preferred()-1]++
 	}
 	if spread != [3]int{100, 100, 100} {
 		t.Errorf("leaders are spread as %v", spread)
 	}
-	if strings.Contains(fmt.Sprint((&GroupSpec{ID: 7}).preferred()), "1") {
+	if strings.Contains(fmt.Sprint((&GroupSpec{ID: 7}).Preferred()), "1") {
 		t.Error("a group of nobody has a preferred replica")
 	}
 }

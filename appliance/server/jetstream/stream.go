@@ -39,6 +39,7 @@ type Stream struct {
 	// Owned by apply.
 	burst     Burst
 	ackBuffer []byte
+	concerned concerned
 
 	creating sync.Mutex  // held over the creation or update of a consumer
 	sweeping atomic.Bool // sweepSoon is under way
@@ -66,6 +67,7 @@ type Stream struct {
 	failed     error         // the log holds what cannot be applied
 	kept       api.Retention // by which what need not be kept was removed last
 	consumers  map[string]*consumerEntry
+	audience   audience          // of consumers
 	subscribed map[string]func() // ends the subscription to a subject
 	expiry     *time.Timer
 	transform  *api.Transform // nil: subjects stay as they are
@@ -74,7 +76,7 @@ type Stream struct {
 func newStream(a *account, ms meta.Stream, spec GroupSpec) *Stream {
 	s := &Stream{
 		spec: spec, name: ms.Name, account: a, created: ms.Created, storage: ms.Config.Storage,
-		burst: a.bus.Burst(), log: a.engine.cfg.Logger, consumers: map[string]*consumerEntry{},
+		burst: a.bus.Burst(), log: a.engine.cfg.Logger, consumers: map[string]*consumerEntry{}, audience: newAudience(),
 		jobs: serial{engine: a.engine}, opened: make(chan struct{}),
 	}
 	quoted, _ := json.Marshal(ms.Name)
@@ -411,24 +413,6 @@ func (s *Stream) refusal(err *api.Error) []byte {
 	return b
 }
 
-// notify tells consumers and timers what an entry has changed.
-func (s *Stream) notify(fx stream.Effects) {
-	for _, c := range s.allConsumers() {
-		if fx.HeadMoved {
-			c.HeadMoved(fx.Head, fx.ByPurge)
-		}
-		for _, seq := range fx.Removed {
-			c.Removed(seq)
-		}
-		if fx.Last > 0 {
-			c.NewMessages()
-		}
-	}
-	if fx.Last > 0 || fx.HeadMoved {
-		s.schedule()
-	}
-}
-
 // schedule sets the timer of the next expiry by max_age, if none is set.
 func (s *Stream) schedule() {
 	s.mu.Lock()
@@ -472,14 +456,7 @@ func (s *Stream) expire() {
 }
 
 // wantedLocked reports whether a consumer's filter takes subj.
-func (s *Stream) wantedLocked(subj string) bool {
-	for _, c := range s.consumers {
-		if c.filter.Matches(subj) {
-			return true
-		}
-	}
-	return false
-}
+func (s *Stream) wantedLocked(subj string) bool { return s.audience.wants(subj) }
 
 // delete ends the stream and its consumers and drops their logs.
 func (s *Stream) delete() {

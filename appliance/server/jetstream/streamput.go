@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
@@ -83,8 +84,12 @@ type leaderCall struct {
 	Created bool   `json:"created,omitempty"`
 }
 
-// leaderWait bounds the time in which a group has to get a leader that answers.
-const leaderWait = 4 * time.Second
+// leaderWait bounds the time in which a group has to get a leader that answers, and askWait that for which one of them
+// is waited for: what is asked while the leadership changes may get lost.
+const (
+	leaderWait = 4 * time.Second
+	askWait    = time.Second
+)
 
 // byLeader has the leader of a group answer the request. It does so itself, so that what it subscribes to
 // is known to the client's server before the client has the answer.
@@ -97,21 +102,31 @@ func (r *request) byLeader(group uint64, c leaderCall) (any, *api.Error) {
 	for {
 		err := e.calls.awaitLeader(ctx, group)
 		if err == nil {
-			err = e.calls.call(ctx, leaderSubject(group), c, &body)
+			err = e.askLeader(ctx, group, c, &body)
 		}
 		switch {
 		case err == nil && r.reply != "":
 			return answered, nil
 		case err == nil:
 			return body, nil
-		case ctx.Err() != nil || !errors.Is(err, errNoLeader) && !errors.Is(err, api.ErrClusterNotAvail):
+		case ctx.Err() != nil || !errors.Is(err, errNoLeader) && !errors.Is(err, api.ErrClusterNotAvail) && !errors.Is(err, errAskWait):
 			return nil, asAPI(err)
 		}
-		select { // it leads no more: the next one answers
+		select { // it leads no more, or is not ready: the next one answers, or this one when it is asked again
 		case <-time.After(retryLeader):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// errAskWait is returned by askLeader when no answer came in time.
+var errAskWait = fmt.Errorf("jetstream: no answer from the leader within %v", askWait)
+
+// askLeader asks the leader of a group once.
+func (e *Engine) askLeader(ctx context.Context, group uint64, c leaderCall, body *json.RawMessage) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, askWait, errAskWait)
+	defer cancel()
+	return e.calls.call(ctx, leaderSubject(group), c, body)
 }
 
 // retryLeader is the pause before the next leader of a group is asked.
@@ -140,7 +155,7 @@ func (s *Stream) takeCall(body []byte) (any, *api.Error) {
 		return readIndex(s.leading(), s.appliedIndex)
 	}
 	e := s.account.engine
-	ctx, cancel := context.WithTimeout(e.ctx, leaderWait)
+	ctx, cancel := context.WithTimeout(e.ctx, askWait)
 	defer cancel()
 	if !e.catalog.awaitCarried(ctx, c.After) || !s.awaitCurrent(ctx) {
 		return nil, api.ErrClusterNotAvail
@@ -207,7 +222,7 @@ func (e *Engine) awaitIndex(ctx context.Context, group uint64, applied func() ui
 }
 
 // awaitCurrent waits until the stream serves with the configuration that the catalogue has. It returns false
-// when ctx ends before.
+// when ctx ends before, or this node does not lead the stream any more.
 func (s *Stream) awaitCurrent(ctx context.Context) bool {
 	const every = 2 * time.Millisecond
 	look := time.NewTicker(every)
@@ -216,9 +231,10 @@ func (s *Stream) awaitCurrent(ctx context.Context) bool {
 		s.mu.RLock()
 		config := s.machine.Config()
 		current := s.serving && s.assigned != nil && config.Equal(s.assigned.Config) && s.kept == config.Retention
+		lost := s.term == 0 || s.stopped
 		s.mu.RUnlock()
-		if current {
-			return true
+		if current || lost {
+			return current
 		}
 		select {
 		case <-look.C:

@@ -25,7 +25,10 @@ func (c *Consumer) left() uint64 {
 	if c.stale.Swap(false) {
 		c.backlog.valid = false
 	}
-	_, last := c.cfg.Source.Bounds()
+	first, last := c.cfg.Source.Bounds()
+	if first > max(c.cursor, c.m.Delivered().Stream+1) {
+		c.cursor, c.backlog.valid = first, false // of what was counted some has left at the head
+	}
 	from := max(c.m.Delivered().Stream, c.m.Horizon()) + 1 // beyond the end where the stream is behind
 	switch {
 	case !c.backlog.valid:

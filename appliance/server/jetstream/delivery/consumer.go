@@ -45,6 +45,14 @@ type Config struct {
 	// on, if there is no Log; else the committed machine tells (consumer.Effects). The slice is
 	// valid during the call.
 	Settled func(seqs []uint64)
+	// OnBehind is called when the consumer begins and when it ceases to wait for the stream to get somewhere
+	// here. In between it wants to hear of every new message, else of those that its filters match.
+	OnBehind func(behind bool)
+	// OnLive is called once when a consumer that needs no acknowledgements has delivered what there was when
+	// it started. While its filters stay as they are, it need not hear of removals any more but
+	// those of messages that they match and those by a purge: it holds nothing, and looks at the head of
+	// the stream by itself. nil: nobody cares.
+	OnLive func()
 	// OnInactive is called once when nobody used the consumer for its inactive threshold; nil:
 	// nobody cares.
 	OnInactive func()
@@ -114,6 +122,8 @@ type Consumer struct {
 	commitState
 	unlisted    bool   // skip is not known: the stream does not reach up to the horizon here
 	behind      bool   // the message that is due for redelivery has not arrived here
+	waits       bool   // last told to OnBehind
+	live        bool   // OnLive was called
 	cursor      uint64 // no undelivered match below
 	backlog     backlog
 	msg         Message
@@ -231,7 +241,8 @@ func (c *Consumer) Sync(done func(error)) {
 	c.post(func() { c.await(waiter{done: done}) }, done)
 }
 
-// NewMessages tells that the stream has new messages. It is cheap when nobody waits for them.
+// NewMessages tells that the stream has new messages that the filters match, or others while the consumer is
+// behind (see Config.OnBehind). It is cheap when nobody waits for them.
 func (c *Consumer) NewMessages() {
 	c.arrived.Store(true)
 	if c.hungry.Load() {
@@ -239,19 +250,25 @@ func (c *Consumer) NewMessages() {
 	}
 }
 
-// Removed tells that the message seq left the stream, for whatever reason.
-func (c *Consumer) Removed(seq uint64) {
+// Removed tells that messages left the stream, for whatever reason.
+func (c *Consumer) Removed(seqs ...uint64) {
+	var concern []uint64
+	undelivered := false
 	c.mu.Lock()
-	delivered := seq <= c.m.Delivered().Stream
-	listed := seq <= c.m.Horizon()
-	held := delivered && c.m.Holds(seq)
+	delivered, horizon := c.m.Delivered().Stream, c.m.Horizon()
+	for _, seq := range seqs {
+		undelivered = undelivered || seq > delivered
+		if seq <= horizon || seq <= delivered && c.m.Holds(seq) {
+			concern = append(concern, seq)
+		}
+	}
 	c.mu.Unlock()
 
-	if !delivered {
+	if undelivered {
 		c.stale.Store(true)
 	}
-	if held || listed {
-		c.inbox.remove(seq)
+	if len(concern) > 0 {
+		c.inbox.remove(concern)
 		c.wake()
 	}
 }

@@ -383,13 +383,15 @@ type calls struct {
 	settled []uint64
 	errs    []error
 	idle    int
+	behind  []bool
+	live    int
 }
 
 // seen returns the calls so far.
 func (b *bench) seen() calls {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	seen := calls{slices.Clone(b.calls.settled), slices.Clone(b.calls.errs), b.calls.idle}
+	seen := calls{slices.Clone(b.calls.settled), slices.Clone(b.calls.errs), b.calls.idle, slices.Clone(b.calls.behind), b.calls.live}
 	if b.log != nil {
 		if len(seen.settled) > 0 {
 			b.Errorf("settled %v by a consumer with a log", seen.settled)
@@ -448,6 +450,8 @@ func (b *bench) make(conf api.ConsumerConfig) {
 	}
 	config := Config{Stream: "S", Name: "C", Config: conf, Source: b.stream, Bus: b.bus,
 		Settled:    func(seqs []uint64) { b.note(func(c *calls) { c.settled = append(c.settled, seqs...) }) },
+		OnBehind:   func(on bool) { b.note(func(c *calls) { c.behind = append(c.behind, on) }) },
+		OnLive:     func() { b.note(func(c *calls) { c.live++ }) },
 		OnInactive: func() { b.note(func(c *calls) { c.idle++ }) },
 		OnError:    func(err error) { b.note(func(c *calls) { c.errs = append(c.errs, err) }) },
 	}

@@ -85,11 +85,11 @@ func (b *inbox) pull(p pullRequest) bool {
 	return b.closed
 }
 
-func (b *inbox) remove(seq uint64) {
+func (b *inbox) remove(seqs []uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.closed {
-		b.removed = append(b.removed, seq)
+		b.removed = append(b.removed, seqs...)
 	}
 }
 

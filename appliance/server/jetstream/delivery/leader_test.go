@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,6 +231,9 @@ func TestStreamBehind(t *testing.T) {
 		if info := t.Info(); info.NumAckPending != 5 || info.Delivered.Stream != 6 || len(t.seen().errs) != 0 {
 			t.Errorf("info %+v, errors %v", info, t.seen().errs)
 		}
+		if got := t.seen().behind; !slices.Equal(got, []bool{true}) {
+			t.Errorf("told that it is behind: %v", got)
+		}
 		t.HeadMoved(1, false)
 		for _, last := range []uint64{4, 6} {
 			t.stream.mu.Lock()
@@ -239,6 +243,9 @@ func TestStreamBehind(t *testing.T) {
 			synctest.Wait()
 		}
 		t.want(t.bus.take("in"), "4x2", "5x2", "6x2")
+		if got := t.seen().behind; !slices.Equal(got, []bool{true, false}) {
+			t.Errorf("told that it is behind: %v", got)
+		}
 		t.publish("a")
 		list := t.bus.take("in")
 		t.want(list, "7")

@@ -220,6 +220,41 @@ func TestHeadMovedTellsOfDeletedMessages(t *testing.T) {
 	})
 }
 
+// A consumer that holds nothing hears no more of what the limits remove at the head once it has delivered
+// what there was, and counts right all the same.
+func TestLiveLooksAtTheHeadItself(t *testing.T) {
+	inBubble(t, 4, func(t *bench) {
+		t.start(api.ConsumerConfig{AckPolicy: api.AckNone})
+		t.want(t.pull("in", "3"), "1", "2", "3")
+		if n := t.seen().live; n != 0 {
+			t.Errorf("live %d times with a message left", n)
+		}
+		t.want(t.pull("in", "2"), "4")
+		if n := t.seen().live; n != 1 {
+			t.Errorf("live %d times at the end", n)
+		}
+		for range 7 {
+			t.publish("a")
+		}
+		list := t.bus.take("in")
+		t.want(list, "5")
+		if n := list[0].number(4); n > 6 {
+			t.Errorf("%d pending, want at most 6", n)
+		}
+		for seq := range uint64(10) {
+			t.stream.remove(seq)
+		}
+		list = t.pull("in", "1") // nobody told it
+		t.want(list, "10")
+		if n := list[0].number(4); n != 1 {
+			t.Errorf("%d pending, want 1", n)
+		}
+		if n := t.seen().live; n != 1 {
+			t.Errorf("live %d times", n)
+		}
+	})
+}
+
 // A purge of some subjects leaves others.
 func TestPurgedInTheMiddle(t *testing.T) {
 	inBubble(t, 9, func(t *bench) {

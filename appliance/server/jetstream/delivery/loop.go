@@ -3,6 +3,7 @@ package delivery
 import (
 	"time"
 
+	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/consumer"
 )
 
@@ -43,9 +44,8 @@ func (c *Consumer) run() {
 // step does what is due now and reports whether there is more to do at once.
 func (c *Consumer) step(in *inbox) (more bool) {
 	c.now = time.Now()
-	if c.arrived.Swap(false) {
-		c.backlog.fresh = false
-	}
+	c.arrived.Store(false)
+	c.backlog.fresh = false
 	c.hungry.Store(false)
 	c.takeInbox(in)
 	c.expire()
@@ -53,7 +53,7 @@ func (c *Consumer) step(in *inbox) (more bool) {
 	more = c.deliver()
 	c.signalWorkers()
 	c.commit()
-	if more {
+	if more || c.tellBehind() {
 		return true
 	}
 	if cap(c.msg.Data) > idleBuffer {
@@ -63,9 +63,33 @@ func (c *Consumer) step(in *inbox) (more bool) {
 	// While something else holds deliveries back, its end looks at the source.
 	if (c.workers || c.taker()) && !c.suspended() && (!c.m.Full() || c.behind) {
 		c.hungry.Store(true)
-		return c.arrived.Load()
+		if c.arrived.Load() {
+			return true
+		}
+		c.tellLive()
 	}
 	return false
+}
+
+// tellBehind says that the consumer begins or ceases to wait for the stream to get somewhere here, and reports
+// whether it has to look once more: of what came meanwhile nobody has told it.
+func (c *Consumer) tellBehind() (again bool) {
+	waits := c.unlisted || c.behind
+	if waits == c.waits || c.cfg.OnBehind == nil {
+		return false
+	}
+	c.waits = waits
+	c.cfg.OnBehind(waits)
+	return waits
+}
+
+// tellLive says that the consumer is at the end of the stream and holds nothing.
+func (c *Consumer) tellLive() {
+	if c.live || c.cfg.OnLive == nil || c.conf.AckPolicy != api.AckNone || len(c.skip) > 0 || c.unlisted {
+		return
+	}
+	c.live = true
+	c.cfg.OnLive()
 }
 
 // idleBuffer is the largest message buffer that a parked consumer keeps, in bytes.

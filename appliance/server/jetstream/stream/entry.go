@@ -189,6 +189,23 @@ func checkRecord(b []byte, r *record) error {
 	return nil
 }
 
+// EachSubject calls fn with the subject of each message that a valid entry stores, until fn returns false. The
+// subjects alias entry. It has none if it is not one of messages.
+func EachSubject(entry []byte, fn func(subj []byte) bool) {
+	h, err := decodeHead(entry)
+	if err != nil || h.kind != KindMessages {
+		return
+	}
+	var r record
+	off := entryHeader
+	for range h.count {
+		if decodeRecord(entry[off:], &r) != nil || !fn(r.subject) {
+			return
+		}
+		off += int(r.size)
+	}
+}
+
 // Message is one stored message. Its slices alias the buffer it was decoded from.
 type Message struct {
 	Seq     uint64

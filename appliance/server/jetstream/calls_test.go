@@ -1,0 +1,106 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"millrace/appliance/server/jetstream/api"
+)
+
+// A leader that gets a call and leads no more does not answer: who asks learns of that at once.
+func TestCallOfALeaderThatLeaves(t *testing.T) {
+	inRing(t, api.LimitsPolicy, func(r *ring) {
+		const group = 77
+		var once sync.Once
+		var stop func()
+		stop, _ = r.system.Subscribe(leaderSubject(group), "", func(Msg) {
+			once.Do(func() { time.AfterFunc(50*time.Millisecond, func() { stop() }) })
+		})
+		began := time.Now()
+		err := r.nodes[0].engine.calls.call(context.Background(), leaderSubject(group), leaderCall{}, nil)
+		if !errors.Is(err, errLeaderGone) || time.Since(began) > time.Second {
+			r.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+// A create whose answer is asked of a leader that is about to lose a group, or that never got the question, is
+// answered by the next one.
+func TestCreateIsAnsweredByTheNextLeader(t *testing.T) {
+	for _, leaves := range []bool{true, false} {
+		inRing(t, api.LimitsPolicy, func(r *ring) {
+			const group = 77
+			serve := func(m Msg) {
+				body, _ := json.Marshal(callAnswer{Data: json.RawMessage(`"next"`)})
+				r.system.Publish(string(m.Reply), "", nil, body)
+			}
+			asked := 0
+			var stop func()
+			stop, _ = r.system.Subscribe(leaderSubject(group), "", func(m Msg) {
+				asked++
+				switch {
+				case leaves:
+					time.AfterFunc(time.Millisecond, func() {
+						stop()
+						time.AfterFunc(200*time.Millisecond, func() {
+							_, _ = r.system.Subscribe(leaderSubject(group), "", serve)
+						})
+					})
+				case asked > 1:
+					serve(m)
+				}
+			})
+			e := r.nodes[0].engine
+			q := &request{account: e.accounts["A"]}
+			began := time.Now()
+			answer, err := q.byLeader(group, leaderCall{Kind: callStreamPut})
+			if took := time.Since(began); err != nil || string(answer.(json.RawMessage)) != `"next"` || took > 2*time.Second {
+				r.Errorf("leaves %t: answer %s, error %v after %v", leaves, answer, err, took)
+			}
+		})
+	}
+}
+
+// A leader that is asked and then leads no more says so, and does not wait until nobody listens.
+func TestLeaderThatIsAskedAndDeposed(t *testing.T) {
+	inRing(t, api.LimitsPolicy, func(r *ring) {
+		r.consumer(api.ConsumerConfig{}, 0)
+		s := r.nodes[0].stream
+		other := *s.assigned
+		config := *other.Config
+		config.MaxMsgs = 7
+		other.Config = &config
+		r.held(ringStream, true) // the new configuration never gets through
+		s.assign(other)
+		r.held(ringConsumer, true)
+		cfg := r.nodes[0].entry().Config()
+		cfg.AckWait = time.Minute
+		r.nodes[0].entry().setConfig(cfg)
+		began := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := s.takeCall([]byte(`{"kind":"stream_put"}`)); !errors.Is(err, api.ErrClusterNotAvail) {
+				r.Errorf("the stream: %v", err)
+			}
+		})
+		wg.Go(func() {
+			_, err := s.takeConsumerCall(r.nodes[0].entry(), []byte(`{"kind":"consumer_put"}`))
+			if !errors.Is(err, api.ErrClusterNotAvail) {
+				r.Errorf("the consumer: %v", err)
+			}
+		})
+		r.after(100 * time.Millisecond)
+		r.elect(ringStream, 1, 0)
+		r.elect(ringConsumer, 1, 0)
+		wg.Wait()
+		if took := time.Since(began); took > 300*time.Millisecond {
+			r.Errorf("answered after %v", took)
+		}
+		r.held(ringStream, false)
+		r.held(ringConsumer, false)
+	})
+}
