@@ -49,9 +49,10 @@ type Node struct {
 	Storage bool
 	Conf    string // path of the configuration file
 
-	ip     string
-	client int // port
-	route  int // port
+	ip       string
+	client   int // port
+	route    int // port
+	vanished bool
 }
 
 // Cluster is a number of nodes that know each other's addresses.
@@ -183,9 +184,9 @@ func (c *Cluster) Named(name string) *Node {
 	return c.Nodes[i]
 }
 
-// Running are the nodes that run and are not paused.
+// Running are the nodes that run, are not paused, and have not vanished.
 func (c *Cluster) Running() []*Node {
-	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return !n.Running() || n.Paused() })
+	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return !n.Running() || n.Paused() || n.vanished })
 }
 
 // Start starts the nodes, all together, and returns when each greets clients.
@@ -289,6 +290,19 @@ func (c *Cluster) Link(from, to []*Node, l Link) {
 			}
 		}
 	}
+}
+
+// Vanish pulls the cable of a node: nothing reaches it or comes from it, clients included, and nobody is
+// told. A node that is killed after that is one whose power was cut.
+func (c *Cluster) Vanish(n *Node) {
+	n.vanished = true
+	c.options.Network.Isolate(n.Number, true)
+}
+
+// Return plugs the cable of a node in again.
+func (c *Cluster) Return(n *Node) {
+	n.vanished = false
+	c.options.Network.Isolate(n.Number, false)
 }
 
 // Others are the nodes that are not among those given.

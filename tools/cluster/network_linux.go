@@ -91,6 +91,16 @@ func (n *Network) Set(from, to int, l Link) {
 	}
 }
 
+// Isolate drops what one host sends and is sent, or makes its links perfect again.
+func (n *Network) Isolate(host int, alone bool) {
+	for i := range n.hosts {
+		if i != host {
+			n.Set(host, i, Link{Down: alone})
+			n.Set(i, host, Link{Down: alone})
+		}
+	}
+}
+
 // Heal makes all links perfect.
 func (n *Network) Heal() {
 	n.mu.Lock()

@@ -23,6 +23,9 @@ func (n *Network) Dial(network, addr string) (net.Conn, error) { return nil, Err
 // Set does nothing.
 func (n *Network) Set(from, to int, l Link) {}
 
+// Isolate does nothing.
+func (n *Network) Isolate(host int, alone bool) {}
+
 // Heal does nothing.
 func (n *Network) Heal() {}
 

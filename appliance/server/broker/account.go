@@ -85,7 +85,19 @@ func (a *Account) subscribePrivately(filter string, callback func(*Msg)) error {
 func (a *Account) HasInterest(subject string) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.subs.HasInterest(subject) || a.remote.HasInterest(subject)
+	return a.subs.HasInterest(subject) || a.remoteInterestLocked(subject)
+}
+
+// remoteInterestLocked reports whether another server is interested: in the system account, one that is
+// heard.
+func (a *Account) remoteInterestLocked(subj string) bool {
+	found := a.remote.HasInterest(subj)
+	if !found || !a.system || a.broker.mesh == nil || a.broker.mesh.quiet.Load() == 0 {
+		return found
+	}
+	var r subject.Result[*remoteSub]
+	a.remote.Match(subj, &r)
+	return liveIn(&r)
 }
 
 // Subscriptions returns the number of subscriptions of this server.
@@ -111,6 +123,7 @@ func (a *Account) insert(s *Sub) error {
 		return err
 	}
 	a.generation.Add(1)
+	a.broker.changes.Add(1)
 	if !s.private {
 		a.interest.changeLocked(s.filter, s.queue, 1)
 	}
@@ -256,7 +269,7 @@ func (a *Account) hasInterest(subj, queue string) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	if queue == "" {
-		return a.subs.HasInterest(subj) || a.remote.HasInterest(subj)
+		return a.subs.HasInterest(subj) || a.remoteInterestLocked(subj)
 	}
 	return hasQueue(&a.subs, subj, queue) || hasQueue(&a.remote, subj, queue)
 }

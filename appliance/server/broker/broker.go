@@ -42,6 +42,7 @@ type Broker struct {
 	slowConsumers atomic.Int64
 	nextID        atomic.Uint64
 	systemSeq     atomic.Uint64
+	changes       atomic.Uint64 // of any interest, of this server and others
 	lameDuck      atomic.Bool
 
 	wg   sync.WaitGroup // connections and listeners

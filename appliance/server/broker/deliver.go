@@ -28,6 +28,10 @@ type router struct {
 	line          []byte        // scratch
 	touched       *flushList    // nil: receivers are woken at each message
 
+	parcel *parcel // of the message under way, if it waits for a quiet route
+	waits  int     // routes that it waits for
+	heard  bool    // messages go to no quiet route
+
 	from    *client       // the publishing client; nil: a publish from inside or from a route
 	routed  bool          // of a route: it waits for slow subscribers too, but not for stuck ones
 	stalled time.Duration // time waited for slow subscribers since the batch began
@@ -117,9 +121,18 @@ func (r *router) publish(a *Account, deliver string, m *message) int {
 		}
 	}
 	for _, s := range remote.Plain {
-		r.target(s.route)
+		if !r.heard || !s.route.quiet.Load() {
+			r.target(s.route)
+		}
 	}
-	return n + r.sendRoutes(a, deliver, m)
+	taken := n + r.sendRoutes(a, deliver, m)
+	if r.parcel != nil {
+		if r.waits == taken && len(m.reply) > 0 {
+			r.parcel.state.CompareAndSwap(parcelBound, parcelOffered)
+		}
+		r.parcel, r.waits = nil, 0
+	}
+	return taken
 }
 
 // publishRouted delivers m, which came on a route, to the plain subscriptions of this server and to
@@ -157,6 +170,9 @@ func (r *router) target(rt *route) *routeTarget {
 // toQueue notes that a member of a queue group on another server gets the message under way.
 func (r *router) toQueue(members []*remoteSub) {
 	s := pick(members)
+	if r.heard && s.route.quiet.Load() {
+		return
+	}
 	t := r.target(s.route)
 	t.queues = append(t.queues, s.queue)
 }

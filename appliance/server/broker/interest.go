@@ -95,6 +95,7 @@ func (a *Account) insertRemote(subs ...*remoteSub) (watchers []*watcher, err err
 		watchers = append(watchers, a.affectedLocked(s.filter)...)
 	}
 	a.remoteGeneration.Add(1)
+	a.broker.changes.Add(1)
 	a.mu.Unlock()
 	return watchers, err
 }
@@ -113,22 +114,33 @@ func (a *Account) removeRemote(subs ...*remoteSub) (watchers []*watcher) {
 	return watchers
 }
 
-// pick returns a member at random, by weight.
+// pick returns a member at random, by weight. Members of servers that are quiet are passed over while there
+// are others.
 func pick(members []*remoteSub) *remoteSub {
 	if len(members) == 1 {
 		return members[0]
 	}
-	total := int32(0)
+	total, all := int32(0), int32(0)
 	for _, s := range members {
-		total += s.weight.Load()
+		all += s.weight.Load()
+		if !s.route.quiet.Load() {
+			total += s.weight.Load()
+		}
+	}
+	quiet := total == 0
+	if quiet {
+		total = all
 	}
 	at := rand.Int32N(max(total, 1))
 	for _, s := range members {
+		if !quiet && s.route.quiet.Load() {
+			continue
+		}
 		if at -= s.weight.Load(); at < 0 {
 			return s
 		}
 	}
-	return members[0] // a weight has changed meanwhile
+	return members[0] // something has changed meanwhile
 }
 
 // group returns the members of a queue group in r; nil: it is not there.

@@ -39,6 +39,19 @@ type mesh struct {
 	wg        sync.WaitGroup
 	clients   atomic.Pointer[clientView]
 
+	waiting atomic.Int64  // parcels, and servers of which requests are held: whether there is anything to do
+	quiet   atomic.Int64  // routes that are
+	offered atomic.Uint64 // Broker.changes at the last offer
+
+	offering sync.Mutex // before any other lock; see offerAll
+	router   router
+	touched  flushList
+
+	holding   sync.Mutex // taken with no other lock held
+	held      []*parcel  // requests that reached nobody
+	heldBytes int64
+	gone      []*lostServer
+
 	mu       sync.Mutex // before route.mu
 	name     string
 	dynamic  bool // the name was made up
@@ -75,6 +88,7 @@ func newMesh(b *Broker, cfg *ClusterConfig) *mesh {
 	if cfg.Storage != nil {
 		m.formed = cfg.Storage.Cluster
 	}
+	m.router.touched, m.router.heard = &m.touched, true
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if m.name == "" {
 		m.name, m.dynamic = nuid.Next(), true
@@ -116,6 +130,7 @@ func (b *Broker) JoinCluster(l net.Listener, clients net.Addr) error {
 	m.wg.Go(func() {
 		b.acceptLoop(l, func(nc net.Conn) bool { return m.start(newRoute(m, nc, nil, gossipDefault)) })
 	})
+	m.wg.Go(m.watch)
 	for _, text := range m.cfg.Routes {
 		u, err := parseRoute(text)
 		if err != nil {
@@ -135,6 +150,7 @@ func (m *mesh) add(r *route) bool {
 		return false
 	}
 	m.conns[r] = true
+	loseUnacknowledged(r.nc, routeLostAfter)
 	return true
 }
 
@@ -372,6 +388,7 @@ func (m *mesh) unregister(r *route) {
 	delete(m.conns, r)
 	r.mu.Lock()
 	was, id, name := r.registered, r.id, r.name
+	storage := r.streams != nil && r.streams.node != 0
 	subs := r.subsLocked()
 	r.registered, r.subs = false, make(map[remoteKey]*remoteSub)
 	r.mu.Unlock()
@@ -384,16 +401,21 @@ func (m *mesh) unregister(r *route) {
 		for _, a := range m.b.accounts {
 			a.removeRoute(r)
 		}
+		next := m.standby[id]
+		if next == nil && storage && !m.closed {
+			m.lost(subs) // before nobody is there
+		}
 		for account, list := range subs {
 			watchers = append(watchers, account.removeRemote(list...)...)
 		}
-		if next := m.standby[id]; next != nil {
+		if next != nil {
 			delete(m.standby, id)
 			told = m.registerLocked(next)
 		}
 		m.viewLocked()
 	}
 	m.mu.Unlock()
+	m.take(r)
 	notify(watchers)
 	told()
 	if was {

@@ -66,8 +66,14 @@ func (c *client) handlePub(op *wire.Op) error {
 		c.reply([]byte(wire.OK))
 	}
 	m.client = c.info
+	mesh := c.b.mesh
+	if mesh != nil {
+		mesh.offer()
+	}
 	if n := c.router.publish(c.account, str(m.subject), m); n == 0 && len(m.reply) > 0 && c.connect.NoResponders {
-		c.noResponders(m)
+		if mesh == nil || !mesh.hold(c, str(m.subject), m) {
+			c.noResponders(m)
+		}
 	}
 	return nil
 }

@@ -50,8 +50,18 @@ type route struct {
 	info      *wire.Info // of the peer; nil before INFO
 	infoDoc   []byte
 	greeted   bool // both sides have accepted each other
+	left      int  // bytes that handleAll has left
+
+	probed time.Time // when watch, which owns this, has asked for a sign of life
 
 	inMsgs, inBytes atomic.Int64
+	heard, probedAt atomic.Int64 // nanoseconds of the last sign of life, and of a PING of watch; 0: answered
+	rtt             atomic.Int64 // nanoseconds that the answer took
+	quiet           atomic.Bool  // changes under out.mu
+
+	// Guarded by out.mu.
+	parked      []parked // what waits while quiet
+	parkedBytes int64
 
 	mu         sync.Mutex // before Account.mu
 	id, name   string     // of the peer; empty before INFO
@@ -86,6 +96,7 @@ func newRoute(m *mesh, nc net.Conn, u *url.URL, gossip int) *route {
 		inbound: make(map[string]*inbound), subs: make(map[remoteKey]*remoteSub),
 	}
 	r.conn.init(m.b, nc)
+	r.heard.Store(r.start.UnixNano())
 	r.out.writeDeadline = m.cfg.WriteDeadline
 	r.out.maxPending = routePendingFactor * m.b.cfg.MaxPending
 	r.out.fair = true
@@ -188,8 +199,12 @@ func (m *mesh) clientTLS(host string) *tls.Config {
 
 // handleAll handles all complete operations of buf and returns the bytes they take.
 func (r *route) handleAll(buf []byte) (int, error) {
+	if len(buf) > r.left { // nothing is new when the connection has ended
+		r.hear()
+	}
 	var op wire.RouteOp
 	used := 0
+	defer func() { r.left = len(buf) - used }()
 	for used < len(buf) && !r.switching {
 		n, err := r.parser.Parse(buf[used:], &op)
 		if err != nil {
@@ -228,7 +243,7 @@ func (r *route) input(rest []byte) io.Reader {
 	if !r.switching {
 		return nil
 	}
-	r.switching = false
+	r.switching, r.left = false, 0
 	return r.decompressed(rest)
 }
 

@@ -177,6 +177,7 @@ func (r *route) negotiate(theirs string) (wait bool, err error) {
 
 // handlePong notes that the peer is alive.
 func (r *route) handlePong() error {
+	r.answered()
 	r.mu.Lock()
 	r.pingsOut = 0
 	r.mu.Unlock()
@@ -309,6 +310,38 @@ func (r *route) inboundOf(name []byte) *inbound {
 // deliver queues m for the peer, whose interest matches subject and whose queue groups get it, and
 // reports whether the route takes it.
 func (r *route) deliver(from *router, a *Account, subject string, queues []string, m *message) bool {
+	o := &r.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.stall != nil && from.from != nil {
+		from.waitLocked(o)
+	}
+	switch {
+	case o.closing:
+		return false
+	case r.quiet.Load():
+		return r.parkLocked(from, a, subject, queues, m)
+	}
+	from.line = r.appendMsgLocked(from.line, a, subject, queues, m)
+	if o.pending > o.maxPending {
+		r.slowLocked(closedSlowPending)
+		return false
+	}
+	if o.pending > o.stallAt && o.stall == nil {
+		o.stall = make(chan struct{})
+	}
+	if from.touched != nil {
+		from.touched.addLocked(&r.conn)
+	} else {
+		o.signalLocked()
+	}
+	from.routedMsgs++
+	from.routedBytes += int64(m.size())
+	return true
+}
+
+// appendMsgLocked queues m, and returns scratch, which it uses for the line. It needs out.mu.
+func (r *route) appendMsgLocked(scratch []byte, a *Account, subject string, queues []string, m *message) []byte {
 	line := wire.RouteMsg{
 		Account: a.name, Subject: subject, Reply: m.reply, Queues: queues, Hdr: m.hdrText, Size: m.sizText,
 	}
@@ -316,14 +349,6 @@ func (r *route) deliver(from *router, a *Account, subject string, queues []strin
 		line.As = m.subject
 	}
 	o := &r.out
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.stall != nil && from.from != nil {
-		from.waitLocked(o)
-	}
-	if o.closing {
-		return false
-	}
 	body := m.body
 	if m.hdrText != nil && !o.headers {
 		var digits [20]byte
@@ -332,8 +357,8 @@ func (r *route) deliver(from *router, a *Account, subject string, queues []strin
 			body = body[len(m.header):]
 		}
 	}
-	from.line = line.Append(from.line[:0])
-	o.appendLocked(from.line)
+	scratch = line.Append(scratch[:0])
+	o.appendLocked(scratch)
 	if body != nil {
 		o.appendLocked(body)
 	} else {
@@ -343,21 +368,7 @@ func (r *route) deliver(from *router, a *Account, subject string, queues []strin
 		o.appendLocked(m.data)
 		o.appendLocked([]byte(wire.CRLF))
 	}
-	if o.pending > o.maxPending {
-		r.slowLocked(closedSlowPending)
-		return false
-	}
-	if o.pending > o.stallAt && o.stall == nil {
-		o.stall = make(chan struct{})
-	}
 	o.outMsgs++
 	o.outBytes += int64(m.size())
-	if from.touched != nil {
-		from.touched.addLocked(&r.conn)
-	} else {
-		o.signalLocked()
-	}
-	from.routedMsgs++
-	from.routedBytes += int64(m.size())
-	return true
+	return scratch
 }
