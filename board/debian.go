@@ -19,6 +19,12 @@ func fatModules() []string {
 	return []string{"vfat", "nls_cp437", "nls_ascii"}
 }
 
+// networkModules are what a network may need beside the card's driver: init loads them when the owner's
+// configuration asks for it.
+func networkModules() []string {
+	return []string{"8021q"}
+}
+
 // virtioModules drive the devices of QEMU and of clouds on it.
 func virtioModules() []string {
 	return []string{"virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_rng"}
@@ -27,11 +33,11 @@ func virtioModules() []string {
 // serverModules drive what is in servers of every architecture: disk controllers, network cards, USB
 // sticks to start from.
 func serverModules() []string {
-	return []string{
+	return append(networkModules(),
 		"nvme", "ahci", "sd_mod", "mpt3sas", "megaraid_sas", "uas", "usb_storage", "xhci_pci", "ehci_pci",
 		"e1000e", "igb", "igc", "ixgbe", "i40e", "ice", "bnxt_en", "mlx4_en", "mlx5_core", "r8169", "tg3", "atlantic",
 		"usbhid", "hid_generic", // a keyboard: Ctrl-Alt-Del
-	}
+	)
 }
 
 // efiAMD64 names the boot files of amd64.

@@ -13,13 +13,13 @@ func qemuAMD64() Board {
 		BootLoader: bootLoader,
 		Packages:   ext4Packages(),
 		Programs:   ext4Programs(),
-		Modules: append(virtioModules(),
+		Modules: append(append(networkModules(), virtioModules()...),
 			"button", "evdev", // the ACPI power button and its key events
 			"crc32c_intel", // ext4 metadata checksums
 		),
 		// softdog: this kernel has no driver for a hardware watchdog. It resets a box whose init stands
 		// still, but not one whose kernel does.
-		LoadModules: append(fatModules(), "8021q", "softdog"),
+		LoadModules: append(fatModules(), "softdog"),
 		// panic=5: Debian's default is to hang for ever.
 		Cmdline: "console=ttyS0 panic=5 quiet loglevel=4",
 		EFI:     efiAMD64(),

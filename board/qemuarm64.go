@@ -12,8 +12,8 @@ func qemuARM64() Board {
 		BootLoader:  bootLoader,
 		Packages:    ext4Packages(),
 		Programs:    ext4Programs(),
-		Modules:     append(virtioModules(), "button", "evdev"), // the ACPI power button
-		LoadModules: append(fatModules(), "8021q", "softdog"),
+		Modules:     append(append(networkModules(), virtioModules()...), "button", "evdev"), // the ACPI power button
+		LoadModules: append(fatModules(), "softdog"),
 		Cmdline:     "console=ttyAMA0 panic=5 quiet loglevel=4",
 		EFI:         efiARM64(),
 		QEMU:        virt("virtio-blk-pci", "virtio-net-pci"),

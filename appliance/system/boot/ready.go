@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	readyEvery   = 200 * time.Millisecond
+	readyEvery   = 50 * time.Millisecond
 	readyTimeout = 2 * time.Second
 )
 

@@ -94,6 +94,9 @@ type systemBox struct {
 	alive    liveness
 	broken   bool // start failed
 
+	timeline timeline // of the start; sayReady ends it
+	timed    sync.Once
+
 	mounts  []string   // in the order they were mounted
 	system  *disk.Disk // the disk this box was started from; nil: none
 	espMu   sync.Mutex // held while the EFI system partition is mounted
@@ -124,6 +127,7 @@ type systemBox struct {
 // start does the steps of booting. The order matters where a comment says so.
 func (b *systemBox) start(ctx context.Context) error {
 	b.alive.set(time.Now(), startAlive)
+	b.timeline.note("kernel", kernelAge())
 	mountErr := mounts()
 	b.logger.Info("starting", "image", imageVersion(), "kernel", kernelRelease())
 	// Children are started and collected in one place from here on.
@@ -143,6 +147,7 @@ func (b *systemBox) start(ctx context.Context) error {
 	// Before DHCP and millraced, who need random numbers and would wait without a word.
 	waitRandom(b.logger)
 	setClock(b.logger)
+	b.timeline.note("modules", kernelAge())
 
 	disks, err := disk.Scan()
 	if err != nil {
@@ -162,19 +167,37 @@ func (b *systemBox) start(ctx context.Context) error {
 	if err := b.identify(settings.Network.Hostname); err != nil {
 		return err
 	}
-	// Before the network: it takes no longer, and a refused disk should be read first.
-	b.prepareDisk(ctx, disks, settings.Disk)
+	b.timeline.note("state", kernelAge())
 	net := settings.Network
 	net.Logger = b.logger
 	if net.Hostname == "" && validHostname(b.name) {
 		net.Hostname = b.name
 	}
-	if b.network, err = network.Up(ctx, net); err != nil {
+	// At the same time: links come up and leases are waited for while disks are checked or formatted.
+	var bringing sync.WaitGroup
+	bringing.Go(func() { b.network, err = bringUp(ctx, net) })
+	b.prepareDisk(ctx, disks, settings.Disk)
+	b.timeline.note("disks", kernelAge())
+	bringing.Wait()
+	if err != nil {
 		return err
 	}
+	b.timeline.note("network", kernelAge())
 	// Before millraced, under which the clock must never go back.
 	b.startClock(ctx)
+	b.timeline.note("time", kernelAge())
 	return b.serve(ctx)
+}
+
+// bringUp brings the network up.
+func bringUp(ctx context.Context, c network.Config) (*network.Network, error) {
+	if c.VLAN > 0 {
+		// No device announces it.
+		if err := loadModule("8021q"); err != nil {
+			return nil, err
+		}
+	}
+	return network.Up(ctx, c)
 }
 
 // armWatchdog starts the watchdog, once there is one.
@@ -479,6 +502,10 @@ func (b *systemBox) sayReady(host, port string) {
 	}
 	addr := net.JoinHostPort(shownHost(host, b.network.Addrs()), port)
 	fmt.Fprintf(io.MultiWriter(b.console, b.log), "millrace: ready, nats://%s, store %s\n", addr, store)
+	b.timed.Do(func() {
+		b.timeline.note("millraced", kernelAge())
+		b.logger.Info("started", "took", b.timeline.String())
+	})
 }
 
 // probeHost is where millraced is asked whether it is ready.
@@ -533,6 +560,15 @@ func setClock(logger *slog.Logger) {
 	if err := unix.Settimeofday(&tv); err != nil {
 		logger.Warn("clock not set", "cause", err)
 	}
+}
+
+// kernelAge is how long ago the kernel started.
+func kernelAge() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }
 
 // kernelRelease is what `uname -r` prints.

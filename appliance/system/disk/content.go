@@ -28,6 +28,9 @@ const (
 	// only the ends of a disk in use.
 	samples     = 256
 	sampleBytes = 4096
+
+	// scanBytes are read at once.
+	scanBytes = 128 << 10
 )
 
 // Found is what Classify saw.
@@ -38,10 +41,11 @@ type Found struct {
 	ESP     int    // number of the EFI system partition when Content is System
 }
 
-// Classify reads what is on a disk of the given size. It reads some 9 MiB and writes nothing.
+// Classify reads what is on a disk of the given size. It reads some KiB of a disk that it knows, some
+// 9 MiB of one that it does not, and writes nothing.
 func Classify(r io.ReaderAt, size int64) Found {
 	fail := func(err error) Found { return Found{Content: Unreadable, Detail: err.Error()} }
-	head, err := readUpTo(r, 0, edgeBytes, size)
+	head, err := readUpTo(r, 0, superblockAt+superblockSize, size)
 	if err != nil {
 		return fail(err)
 	}
@@ -71,7 +75,7 @@ func Classify(r io.ReaderAt, size int64) Found {
 	if len(head) >= 512 && head[510] == 0x55 && head[511] == 0xaa {
 		return Found{Content: Foreign, Detail: "boot sector or MBR partition table"}
 	}
-	off, err := firstData(r, head, size)
+	off, err := firstData(r, size)
 	if err != nil {
 		return fail(err)
 	}
@@ -88,27 +92,33 @@ func marked(r io.ReaderAt, size int64) (bool, error) {
 }
 
 // firstData returns where the first non-zero byte among those looked at is, or -1.
-func firstData(r io.ReaderAt, head []byte, size int64) (int64, error) {
-	if i := firstNonZero(head); i >= 0 {
-		return int64(i), nil
+func firstData(r io.ReaderAt, size int64) (int64, error) {
+	buf := make([]byte, scanBytes)
+	if off, err := firstDataIn(r, 0, min(edgeBytes, size), buf); off >= 0 || err != nil {
+		return off, err
 	}
 	step := size / samples / sampleBytes * sampleBytes
 	for i := range int64(samples) {
-		b, err := readUpTo(r, i*step, sampleBytes, size)
-		if err != nil {
-			return 0, err
-		}
-		if j := firstNonZero(b); j >= 0 {
-			return i*step + int64(j), nil
+		at := i * step
+		if off, err := firstDataIn(r, at, min(at+sampleBytes, size), buf); off >= 0 || err != nil {
+			return off, err
 		}
 	}
-	start := max(0, size-edgeBytes)
-	end, err := readUpTo(r, start, edgeBytes, size)
-	if err != nil {
-		return 0, err
-	}
-	if i := firstNonZero(end); i >= 0 {
-		return start + int64(i), nil
+	return firstDataIn(r, max(0, size-edgeBytes), size, buf)
+}
+
+// firstDataIn returns where the first non-zero byte from off to before end is, or -1. It reads into buf, a
+// piece at a time: fresh memory for all of it costs more than reading it.
+func firstDataIn(r io.ReaderAt, off, end int64, buf []byte) (int64, error) {
+	for off < end {
+		b := buf[:min(int64(len(buf)), end-off)]
+		if _, err := r.ReadAt(b, off); err != nil && err != io.EOF {
+			return -1, fmt.Errorf("read %d bytes at %d: %w", len(b), off, err)
+		}
+		if i := firstNonZero(b); i >= 0 {
+			return off + int64(i), nil
+		}
+		off += int64(len(b))
 	}
 	return -1, nil
 }

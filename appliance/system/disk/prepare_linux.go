@@ -48,6 +48,8 @@ func Prepare(ctx context.Context, c Config, d Decision, uuid string) error {
 		if err := format(ctx, c.Run, dev, layout.DataLabel, uuid); err != nil {
 			return fmt.Errorf("data disk: %w", err)
 		}
+		// There is nothing to check yet.
+		return mountGrown(c, dev, "data disk")
 	}
 	return mountChecked(ctx, c, dev, "data disk")
 }
@@ -57,6 +59,11 @@ func mountChecked(ctx context.Context, c Config, dev, what string) error {
 	if err := check(ctx, c, dev, what); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	return mountGrown(c, dev, what)
+}
+
+// mountGrown mounts and grows one of our file systems.
+func mountGrown(c Config, dev, what string) error {
 	const flags = unix.MS_NOATIME | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
 	if _, err := mount.Mount(dev, c.Dir, "ext4", "", flags); err != nil {
 		return fmt.Errorf("%s: mount: %w", what, err)

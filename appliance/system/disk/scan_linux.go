@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // notDisks are the kernel name prefixes of block devices that are no disks of their own.
@@ -20,9 +21,15 @@ func Scan() ([]Disk, error) {
 	var disks []Disk
 	for _, e := range entries {
 		if isDisk(e.Name()) {
-			disks = append(disks, look(e.Name()))
+			disks = append(disks, Disk{Name: e.Name()})
 		}
 	}
+	// All at once: one that is slow, or of which much must be read, keeps no other waiting.
+	var looking sync.WaitGroup
+	for i := range disks {
+		looking.Go(func() { disks[i] = look(disks[i].Name) })
+	}
+	looking.Wait()
 	return disks, nil
 }
 

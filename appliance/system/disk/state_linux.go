@@ -47,6 +47,7 @@ func MountState(ctx context.Context, c Config, system Disk) error {
 		if err := format(ctx, c.Run, dev, layout.StateLabel, NewUUID()); err != nil {
 			return fmt.Errorf("state partition %s: %w", dev, err)
 		}
+		return mountGrown(c, dev, "state partition")
 	}
 	return mountChecked(ctx, c, dev, "state partition")
 }
