@@ -89,7 +89,7 @@ chaos: $(BIN)/nats $(BIN)/nats-server ## long failure tests of clusters, then CH
 	$(PEERS) MILLRACE_CHAOS=$(CHAOS) $(GO) test -count=1 -timeout 0 -v -run '^TestCluster' $(E2E_TESTS)
 
 boot: image plugins ## boot the image in QEMU: power cuts, foreign disks, plugins
-	$(GO) test -tags qemu -count=1 -timeout 30m $(BOOT_TESTS)
+	$(GO) test -tags qemu -count=1 -timeout 45m $(BOOT_TESTS)
 
 bench: build $(BIN)/nats $(BIN)/nats-server ## nats bench against millraced and nats-server, side by side
 	$(BIN)/bench -millraced $(BIN)/millraced -nats-server $(BIN)/nats-server -nats $(BIN)/nats -out tools/bench/results

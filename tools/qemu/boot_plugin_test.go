@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -30,10 +29,7 @@ func testPlugin(t *testing.T) string {
 // with what was published meanwhile and after.
 func TestBoxRunsPlugin(t *testing.T) {
 	ctx := testContext(t)
-	millrace := filepath.Join(t.TempDir(), "millrace")
-	if out, err := exec.Command("go", "build", "-o", millrace, "../millrace").CombinedOutput(); err != nil {
-		t.Fatalf("build the operator command: %v\n%s", err, out)
-	}
+	millrace := buildMillrace(ctx, t)
 	c := testConfig(t, filepath.Join(t.TempDir(), "data.img"))
 	v := bootBox(ctx, t, c)
 	_, js := connect(t, v)
@@ -75,7 +71,7 @@ func publishAndExpect(ctx context.Context, t *testing.T, js jetstream.JetStream,
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := answers.Next(jetstream.FetchMaxWait(time.Minute))
+	m, err := answers.Next(jetstream.FetchMaxWait(lineTimeout))
 	if err != nil {
 		t.Fatalf("no answer to %q: %v", text, err)
 	}

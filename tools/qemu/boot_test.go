@@ -26,8 +26,14 @@ import (
 	"millrace/tools/qemu/vm"
 )
 
-// testTimeout bounds one test; boots take 5 to 25 s in emulation.
-const testTimeout = 10 * time.Minute
+// How long things may take on a machine that has much else to do. None of it is waited for in vain: a fault is
+// seen by what happens, not by time.
+const (
+	testTimeout = 15 * time.Minute // one test
+	bootTimeout = 4 * time.Minute  // one boot, which takes 5 to 25 s in emulation on a quiet machine
+	lineTimeout = 2 * time.Minute  // a line of the console that follows from something
+	apiTimeout  = 30 * time.Second // one answer of a server
+)
 
 // testImage is the image under test: MILLRACE_IMAGE, or what `make image` builds.
 func testImage(t *testing.T) string {
@@ -51,8 +57,9 @@ func testConfig(t *testing.T, data string) vm.Config {
 	}
 	return vm.Config{
 		Board: b, Image: testImage(t), Direct: true, DataDisk: data, DataBytes: 2 << 30,
-		Forwards: []vm.Forward{{Guest: natsPort}},
-		Logger:   slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Forwards:    []vm.Forward{{Guest: natsPort}},
+		BootTimeout: bootTimeout,
+		Logger:      slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }
 
@@ -82,32 +89,33 @@ func bootBox(ctx context.Context, t *testing.T, c vm.Config) *vm.VM {
 // connect opens a client without reconnects: a lost connection is to be seen.
 func connect(t *testing.T, v *vm.VM, opts ...nats.Option) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	nc, err := nats.Connect("nats://"+v.Addr(natsPort), append(opts, nats.NoReconnect(), nats.Timeout(10*time.Second))...)
+	nc, err := nats.Connect("nats://"+v.Addr(natsPort), append(opts, nats.NoReconnect(), nats.Timeout(apiTimeout))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(apiTimeout))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return nc, js
 }
 
-// wantConsole expects text on the console, soon: a line may still be on its way.
+// wantConsole expects a line with text on the console, soon: it may still be on its way. Here a kernel that says that its
+// processor stalls is none that has failed: the machine is only slow.
 func wantConsole(ctx context.Context, t *testing.T, v *vm.VM, text string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, lineTimeout)
 	defer cancel()
-	if err := v.WaitConsole(ctx, text); err != nil {
-		t.Errorf("console does not say %q: %v\n%s", text, err, v.Console())
+	if _, err := v.ConsoleLine(ctx, text); err != nil {
+		t.Errorf("%v\n%s", err, v.Console())
 	}
 }
 
 // powerDown presses the power button and expects a clean end.
 func powerDown(ctx context.Context, t *testing.T, v *vm.VM) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, lineTimeout)
 	defer cancel()
 	if err := v.PowerDown(ctx); err != nil {
 		t.Fatal(err)
@@ -155,17 +163,16 @@ func publishUntilKilled(ctx context.Context, t *testing.T, js jetstream.JetStrea
 	t.Helper()
 	const before = 500 // acknowledged messages to wait for
 	var acked atomic.Uint64
-	enough, stopped := make(chan struct{}), make(chan error, 1)
+	enough, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		for n := uint64(1); ; n++ {
 			ack, err := js.Publish(ctx, "s.x", fmt.Appendf(nil, "message %d", n))
 			if err != nil {
-				stopped <- nil // the power is cut, or the test fails below
+				ended <- err
 				return
 			}
 			if ack.Sequence != n {
-				stopped <- fmt.Errorf("message %d has sequence %d", n, ack.Sequence)
-				return
+				t.Errorf("message %d has sequence %d", n, ack.Sequence)
 			}
 			if acked.Store(n); n == before {
 				close(enough)
@@ -174,15 +181,13 @@ func publishUntilKilled(ctx context.Context, t *testing.T, js jetstream.JetStrea
 	}()
 	select {
 	case <-enough:
-	case err := <-stopped:
+	case err := <-ended:
 		t.Fatalf("publishing ended after %d messages: %v; console:\n%s", acked.Load(), err, v.Console())
 	case <-ctx.Done():
 		t.Fatalf("%d messages acknowledged: %v", acked.Load(), ctx.Err())
 	}
 	v.Kill()
-	if err := <-stopped; err != nil {
-		t.Fatal(err)
-	}
+	<-ended
 	return acked.Load()
 }
 
@@ -237,7 +242,7 @@ func TestBoxLeavesForeignDiskAlone(t *testing.T) {
 	if err := nc.Publish("core", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sub.NextMsg(10 * time.Second); err != nil {
+	if _, err := sub.NextMsg(apiTimeout); err != nil {
 		t.Errorf("core NATS does not work: %v", err)
 	}
 	powerDown(ctx, t, v)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"millrace/board"
 	"millrace/image"
+	"millrace/image/signature"
 	"millrace/tools/qemu/vm"
 )
 
@@ -54,9 +56,10 @@ type fleetConfig struct {
 	DataBytes int64
 	MemoryMiB int
 	CPUs      int
-	Direct    bool   // without firmware
-	Fresh     bool   // forget what is on the disks of an earlier fleet
-	ConfigDir string // with a NAME.conf for each machine; empty: made here
+	Direct    bool              // without firmware
+	Fresh     bool              // forget what is on the disks of an earlier fleet
+	ConfigDir string            // with a NAME.conf for each machine; empty: made here
+	UpdateKey ed25519.PublicKey // who may sign updates of the machines; nil: none are taken
 	Logger    *slog.Logger
 }
 
@@ -161,7 +164,7 @@ func (f *fleet) prepare(m *machine) error {
 	}
 	m.cfg = vm.Config{
 		Board: c.Board, Image: c.Image, SystemDisk: system, Direct: c.Direct,
-		DataBytes: c.DataBytes, MemoryMiB: c.MemoryMiB, CPUs: c.CPUs,
+		DataBytes: c.DataBytes, MemoryMiB: c.MemoryMiB, CPUs: c.CPUs, Reboots: true,
 		Network: &vm.Network{
 			Socket: socket,
 			MAC:    net.HardwareAddr{0x52, 0x54, 0, 0x4d, 0x52, byte(m.number)}, // 52:54:00 is QEMU's
@@ -175,7 +178,9 @@ func (f *fleet) prepare(m *machine) error {
 	return nil
 }
 
-// config is a machine's configuration: fixed addresses, and routes to all others.
+// config is a machine's configuration: fixed addresses, and routes to all others. Clients need no credentials; user
+// admin with that password is of the system account, for reports and `millrace node`. Ports are on this machine only, and
+// clients are not told the addresses behind them, which are not.
 func (f *fleet) config(m *machine) string {
 	var routes []string
 	for _, o := range f.machines {
@@ -183,15 +188,20 @@ func (f *fleet) config(m *machine) string {
 			routes = append(routes, fmt.Sprintf("\"nats://%s:%d\"", o.address, routePort))
 		}
 	}
+	updates := ""
+	if f.cfg.UpdateKey != nil {
+		updates = fmt.Sprintf("\n  update_keys: [ %q ]", signature.FormatKey(f.cfg.UpdateKey))
+	}
 	return fmt.Sprintf(`server_name: %q
 listen: "0.0.0.0:%d"
-cluster { name: fleet, listen: "%s:%d", routes: [ %s ] }
+cluster { name: fleet, listen: "%s:%d", no_advertise: true, routes: [ %s ] }
+accounts { $SYS { users: [ { user: admin, password: admin } ] } }
 appliance {
   hostname: %q
   ntp: "off"
-  network { address: "%s/24" }
+  network { address: "%s/24" }%s
 }
-`, m.name, natsPort, m.address, routePort, strings.Join(routes, ", "), m.name, m.address)
+`, m.name, natsPort, m.address, routePort, strings.Join(routes, ", "), m.name, m.address, updates)
 }
 
 // flashCopy makes a system disk with a configuration, as flashing does.
@@ -327,12 +337,12 @@ func (m *machine) status() string {
 	return fmt.Sprintf("%d\t%s\t%s\ton\t%s", m.number, m.name, m.address, m.url)
 }
 
-// up starts all machines, parallel many at a time.
-func (f *fleet) up(ctx context.Context, parallel int) error {
-	errs := make([]error, len(f.machines))
+// start starts machines, parallel many at a time.
+func start(ctx context.Context, machines []*machine, parallel int) error {
+	errs := make([]error, len(machines))
 	gate := make(chan struct{}, parallel)
 	var wg sync.WaitGroup
-	for i, m := range f.machines {
+	for i, m := range machines {
 		wg.Go(func() {
 			gate <- struct{}{}
 			defer func() { <-gate }()

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"log/slog"
 	"os"
@@ -25,7 +26,7 @@ func fakeFleet(t *testing.T) fleetConfig {
 	t.Helper()
 	dir := t.TempDir()
 	script := filepath.Join(dir, "emulator")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\necho '"+vm.ReadyText+"nats://x'\nexec sleep 600\n"), 0o755); err != nil {
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho '"+vm.ReadyText+"nats://x'\necho 'status: x, ok'\nexec sleep 600\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	b, _ := board.ByName("qemu-amd64")
@@ -42,6 +43,7 @@ func fakeFleet(t *testing.T) fleetConfig {
 
 func TestNewFleet(t *testing.T) {
 	c := fakeFleet(t)
+	c.UpdateKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public().(ed25519.PublicKey)
 	f, err := newFleet(c)
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +57,9 @@ func TestNewFleet(t *testing.T) {
 		file, err := boot.ParseConfig(m.name, string(conf))
 		if err != nil {
 			t.Fatalf("the box would refuse: %v", err)
+		}
+		if keys := file.Settings.UpdateKeys; len(keys) != 1 || !keys[0].Equal(c.UpdateKey) {
+			t.Errorf("%s: updates by %v are taken", m.name, keys)
 		}
 		daemon := filepath.Join(t.TempDir(), m.name+".conf")
 		if err := os.WriteFile(daemon, file.Millraced(m.storage, m.name), 0o600); err != nil {
@@ -120,7 +125,7 @@ func TestNewFleet(t *testing.T) {
 
 func TestFleetCommands(t *testing.T) {
 	c := fakeFleet(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var out lockedBuffer
 	ended := make(chan error, 1)
@@ -191,7 +196,7 @@ func TestFleetCommands(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "press power button") {
 			t.Errorf("ended with %v", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("did not end")
 	}
 	if err := ask(t.Context(), c.Dir, []string{"status"}, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "no fleet runs") {

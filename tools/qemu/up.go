@@ -14,10 +14,19 @@ import (
 	"time"
 
 	"millrace/board"
+	"millrace/image/signature"
 )
 
 // fleetDir is the folder of the fleet unless -dir names another.
 const fleetDir = ".build/fleet"
+
+const (
+	// wellText ends the status line of a box that is well.
+	wellText = ", ok"
+
+	// wellTimeout is how long a cluster may take to form after its last machine serves.
+	wellTimeout = time.Minute
+)
 
 // runUp boots a fleet and keeps it until it is told to end.
 func runUp(ctx context.Context, restore func(), args []string) error {
@@ -35,6 +44,10 @@ func runUp(ctx context.Context, restore func(), args []string) error {
 	set.IntVar(&c.CPUs, "smp", 1, "processors of a machine")
 	set.BoolVar(&c.Direct, "direct", false, "start kernels without firmware and boot loader: some seconds faster")
 	set.BoolVar(&c.Fresh, "fresh", false, "make new disks; without it the machines of the last time go on")
+	set.Func("update-key", "public `key` of updates that new machines take (mkimage keygen prints it)", func(text string) (err error) {
+		c.UpdateKey, err = signature.ParseKey(text)
+		return err
+	})
 	set.StringVar(&c.ConfigDir, "configs", "", "`folder` with a n1.conf, … r1.conf for new system disks (default: a cluster of all)")
 	parallel := set.Int("parallel", 2, "how many machines boot at the same time")
 	if err := set.Parse(args); err != nil {
@@ -71,12 +84,13 @@ func keepFleet(ctx context.Context, restore func(), c fleetConfig, parallel int,
 	wg.Go(func() { ctl.serve(ctx, l) })
 
 	began := time.Now()
-	err = f.up(ctx, parallel)
+	err = start(ctx, f.machines, parallel)
 	if err == nil {
+		f.waitWell(ctx, w)
 		fmt.Fprintf(w, "\n%d machines serve after %.1f s:\n\n", len(f.machines), time.Since(began).Seconds())
 		err = ctl.status(w)
 		fmt.Fprintf(w, "\nqemu status | console N | kill N | start N | powercut N | cut N M | delay N M 50ms | drop N M 0.1 | heal N M | down\n"+
-			"^C powers all off.\n")
+			"With the nats CLI: nats -s URL …, and nats -s URL --user admin --password admin server report jetstream\n^C powers all off.\n")
 	}
 	if err == nil {
 		<-ctx.Done()
@@ -88,6 +102,24 @@ func keepFleet(ctx context.Context, restore func(), c fleetConfig, parallel int,
 	err = errors.Join(err, l.Close())
 	wg.Wait() // the answer to "down" is still on its way
 	return errors.Join(err, f.close())
+}
+
+// waitWell waits until each machine has said that it is well: a storage node that serves is not a member of the
+// cluster yet. One that is not in wellTimeout is named, and the fleet goes on.
+func (f *fleet) waitWell(ctx context.Context, w io.Writer) {
+	ctx, cancel := context.WithTimeout(ctx, wellTimeout)
+	defer cancel()
+	for _, m := range f.machines {
+		m.mu.Lock()
+		v := m.vm
+		m.mu.Unlock()
+		if v == nil {
+			continue // cut meanwhile
+		}
+		if err := v.WaitConsole(ctx, wellText); err != nil {
+			fmt.Fprintf(w, "%s does not say that it is well: see qemu console %s\n", m.name, m.name)
+		}
+	}
 }
 
 // runConsole prints what a machine has printed, and goes on with it.

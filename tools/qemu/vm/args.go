@@ -18,13 +18,16 @@ func args(c Config, p paths) []string {
 	a := append([]string(nil), c.Board.QEMU.Args...)
 	a = append(a,
 		"-smp", fmt.Sprint(c.CPUs), "-m", fmt.Sprint(c.MemoryMiB),
-		"-display", "none", "-nodefaults", "-no-reboot",
+		"-display", "none", "-nodefaults",
 		// signal=off: the console passes ^C on instead of dying of it.
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-qmp", "unix:"+escape(p.qmp)+",server=on,wait=off",
 		// Without a random source the guest waits minutes for its generator.
 		"-device", "virtio-rng-pci",
 	)
+	if !c.Reboots {
+		a = append(a, "-no-reboot")
+	}
 	out := image.Outputs(c.Image)
 	if c.Direct {
 		a = append(a, "-kernel", out.Kernel, "-initrd", out.Initramfs,
@@ -38,17 +41,26 @@ func args(c Config, p paths) []string {
 	shared := ",readonly=on" // several machines may boot one image
 	if system == "" {
 		system = out.Image
-	} else {
+	}
+	if c.SystemDisk != "" || c.SystemSocket != "" {
 		shared = ""
 	}
 	disk := c.Board.QEMU.Disk
-	a = append(a, "-drive", "if=none,id=boot,format=raw"+shared+",file="+escape(system),
+	a = append(a, "-drive", "if=none,id=boot,format=raw"+shared+drive(system, c.SystemSocket),
 		"-device", disk+",drive=boot,serial=system,bootindex=1")
-	if c.DataDisk != "" {
-		a = append(a, "-drive", "if=none,id=data,format=raw,discard=unmap,file="+escape(c.DataDisk),
+	if c.DataDisk != "" || c.DataSocket != "" {
+		a = append(a, "-drive", "if=none,id=data,format=raw,discard=unmap"+drive(c.DataDisk, c.DataSocket),
 			"-device", disk+",drive=data,serial=data")
 	}
 	return append(a, network(c)...)
+}
+
+// drive says where a disk's content is: a file, or what serves it at a socket.
+func drive(file, socket string) string {
+	if socket == "" {
+		return ",file=" + escape(file)
+	}
+	return ",file.driver=nbd,file.server.type=unix,file.server.path=" + escape(socket)
 }
 
 // network returns the arguments of the network card.

@@ -16,12 +16,18 @@ var (
 	// emulator does that to about one boot in twenty with more than one processor.
 	ErrStalled = errors.New("vm: guest processor stalled")
 
+	// ErrNotServing is returned when the box says that it will not serve.
+	ErrNotServing = errors.New("vm: box does not serve")
+
 	// ErrEnded is returned when the machine ended while something was expected of it.
 	ErrEnded = errors.New("vm: machine ended")
 )
 
 // ReadyText starts the console line by which a box says that it serves.
 const ReadyText = "millrace: ready, "
+
+// notServingText starts the console line by which a box says that it will not serve. Its cause follows.
+const notServingText = "millrace: ERROR: not serving"
 
 // stallTexts are what the Linux kernel prints of a processor that makes no progress.
 var stallTexts = []string{"soft lockup", "self-detected stall on CPU"}
@@ -46,11 +52,21 @@ func boot(ctx context.Context, c Config) (*VM, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.BootTimeout)
 	defer cancel()
-	if err := v.WaitConsole(ctx, ReadyText); err != nil {
+	if err := v.waitReady(ctx); err != nil {
 		v.Kill()
 		return nil, fmt.Errorf("boot: %w", err)
 	}
 	return v, nil
+}
+
+// waitReady waits until the box says that it serves, or that it will not.
+func (v *VM) waitReady(ctx context.Context) error {
+	found, err := v.waitConsole(ctx, ReadyText, notServingText)
+	if err != nil || found == ReadyText {
+		return err
+	}
+	cause, err := v.ConsoleLine(ctx, notServingText)
+	return errors.Join(fmt.Errorf("%w%s", ErrNotServing, cause), err)
 }
 
 // WaitNATS waits until a NATS server answers at addr with its INFO line. A connect alone proves

@@ -1,10 +1,10 @@
 package vm
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"testing"
@@ -15,6 +15,7 @@ import (
 type card struct {
 	t       *testing.T
 	conn    net.Conn
+	r       *bufio.Reader
 	address [6]byte
 }
 
@@ -25,7 +26,7 @@ func plugCard(t *testing.T, socket string, address byte) *card {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &card{t, conn, [6]byte{2, 0, 0, 0, 0, address}}
+	return &card{t, conn, bufio.NewReader(conn), [6]byte{2, 0, 0, 0, 0, address}}
 }
 
 var broadcast = [6]byte{255, 255, 255, 255, 255, 255}
@@ -38,29 +39,40 @@ func (c *card) send(to [6]byte, text string) {
 	}
 }
 
+const (
+	soon  = time.Minute           // when a frame is there for sure, if it comes
+	never = 50 * time.Millisecond // after which a frame is taken not to come
+)
+
+// read returns the next frame's text; ok is false when none has come whole in that time.
+func (c *card) read(within time.Duration) (text string, ok bool) {
+	c.t.Helper()
+	if err := c.conn.SetReadDeadline(time.Now().Add(within)); err != nil {
+		c.t.Fatal(err)
+	}
+	header, err := c.r.Peek(4)
+	if err == nil {
+		var frame []byte
+		if frame, err = c.r.Peek(4 + int(binary.BigEndian.Uint32(header))); err == nil {
+			text = string(frame[4+14:])
+			_, err = c.r.Discard(len(frame))
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Fatal(err)
+	}
+	return text, err == nil
+}
+
 // want reads the next frame; "" wants that none comes for a while.
 func (c *card) want(text string) {
 	c.t.Helper()
-	wait := 10 * time.Second
+	within := soon
 	if text == "" {
-		wait = 50 * time.Millisecond
+		within = never
 	}
-	if err := c.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
-		c.t.Fatal(err)
-	}
-	header := make([]byte, 4)
-	if _, err := io.ReadFull(c.conn, header); err != nil {
-		if text == "" && errors.Is(err, os.ErrDeadlineExceeded) {
-			return
-		}
-		c.t.Fatalf("want frame %q: %v", text, err)
-	}
-	frame := make([]byte, binary.BigEndian.Uint32(header))
-	if _, err := io.ReadFull(c.conn, frame); err != nil {
-		c.t.Fatal(err)
-	}
-	if got := string(frame[14:]); got != text {
-		c.t.Fatalf("got frame %q, want %q", got, text)
+	if got, ok := c.read(within); ok != (text != "") || got != text {
+		c.t.Fatalf("got frame %q (%t), want %q", got, ok, text)
 	}
 }
 
@@ -83,26 +95,27 @@ func newNet(t *testing.T) (s *Switch, cards [3]*card) {
 		}
 		cards[i] = plugCard(t, socket, byte(i+1))
 	}
-	// A card is plugged in a moment after it connects: send until it has been heard.
+	// A card is plugged in a moment after it connects: send until it has been heard, and has heard.
 	for i, c := range cards {
 		other := cards[(i+1)%3]
-		heard := false
-		for !heard {
+		for heard := false; !heard; {
 			c.send(broadcast, "hello")
-			if err := other.conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
-				t.Fatal(err)
-			}
-			_, err := io.ReadFull(other.conn, make([]byte, 4+14+5))
-			heard = err == nil
+			_, heard = other.read(20 * time.Millisecond)
 		}
 	}
+	// Frames of one card stay in order: behind its last one there are no others.
 	for _, c := range cards {
-		for drained := false; !drained; {
-			if err := c.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
-				t.Fatal(err)
+		c.send(broadcast, "last")
+	}
+	for _, c := range cards {
+		for last := 0; last < 2; {
+			text, ok := c.read(soon)
+			if !ok {
+				t.Fatal("a frame is missing")
 			}
-			_, err := c.conn.Read(make([]byte, 4096))
-			drained = err != nil
+			if text == "last" {
+				last++
+			}
 		}
 	}
 	return s, cards
@@ -166,11 +179,7 @@ func TestSwitchReplug(t *testing.T) {
 	again := plugCard(t, socket, 2)
 	for heard := false; !heard; {
 		a.send(broadcast, "x")
-		if err := again.conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
-			t.Fatal(err)
-		}
-		_, err := io.ReadFull(again.conn, make([]byte, 4+14+1))
-		heard = err == nil
+		_, heard = again.read(20 * time.Millisecond)
 	}
 }
 
@@ -191,7 +200,7 @@ func TestSwitchRefuses(t *testing.T) {
 	if _, err := cards[0].conn.Write(bytes.Repeat([]byte{0xff}, 8)); err != nil {
 		t.Fatal(err)
 	}
-	if err := cards[0].conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := cards[0].conn.SetReadDeadline(time.Now().Add(soon)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := cards[0].conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) || err == nil {

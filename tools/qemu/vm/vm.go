@@ -8,10 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -22,6 +24,9 @@ import (
 // powerButtonEvery is how often PowerDown presses the button again: a guest that is still booting
 // does not hear it.
 const powerButtonEvery = 2 * time.Second
+
+// endTimeout is how long an emulator that does not answer any more may take to be gone.
+const endTimeout = 5 * time.Second
 
 // Forward makes a TCP port of the guest reachable on 127.0.0.1 of this machine.
 type Forward struct {
@@ -53,6 +58,10 @@ type Config struct {
 	DataDisk  string // file of the data disk, created sparse when missing; empty: no data disk
 	DataBytes int64  // size of a new data disk; default 8 GiB
 
+	// SystemSocket and DataSocket are unix sockets at which such a disk is served by the network block device
+	// protocol, in place of the file: package disk does so. Empty: the file.
+	SystemSocket, DataSocket string
+
 	Forwards  []Forward // without Network only: behind a switch there is a Gateway
 	Network   *Network  // the switch that the machine is plugged into; nil: a network of its own
 	MemoryMiB int       // default 768
@@ -60,6 +69,9 @@ type Config struct {
 	// CPUs is the number of processors; default 1. More than one makes boots faster, but the
 	// emulator then stalls about one boot in twenty.
 	CPUs int
+
+	// Reboots makes a guest that starts anew do so in the same machine. Without it that ends the emulator.
+	Reboots bool
 
 	ConsoleLog string    // file that gets the console text; empty: none
 	Console    io.Writer // gets the console text too; nil: none
@@ -155,7 +167,7 @@ func (v *VM) start() error {
 			return fmt.Errorf("copy firmware variables: %w", err)
 		}
 	}
-	if c.DataDisk != "" {
+	if c.DataDisk != "" && c.DataSocket == "" {
 		if err := makeDisk(c.DataDisk, c.DataBytes); err != nil {
 			return err
 		}
@@ -199,19 +211,26 @@ func (v *VM) wait(log *os.File) {
 	close(v.done)
 }
 
+// Ports that are picked are below those that kernels give to connections that go out: one of them could take a port
+// before the emulator has it.
+const (
+	firstPort = 20000
+	lastPort  = 32000
+)
+
 // pickPorts fills in free host ports.
 func pickPorts(forwards []Forward) ([]Forward, error) {
 	out := append([]Forward(nil), forwards...)
 	for i := range out {
-		if out[i].Host != 0 {
-			continue
+		for tries := 0; out[i].Host == 0; tries++ {
+			port := firstPort + rand.IntN(lastPort-firstPort)
+			if l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+				defer l.Close() // kept open until all are picked, so that all differ
+				out[i].Host = port
+			} else if tries == 100 {
+				return nil, fmt.Errorf("find a free port from %d to %d: %w", firstPort, lastPort, err)
+			}
 		}
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close() // kept open until all are picked, so that all differ
-		out[i].Host = l.Addr().(*net.TCPAddr).Port
 	}
 	return out, nil
 }
@@ -250,18 +269,24 @@ func (v *VM) Console() string {
 // WaitConsole waits until the guest has printed text. It returns ErrStalled when the guest's kernel
 // reports a stalled processor, and ErrEnded when the machine ends first.
 func (v *VM) WaitConsole(ctx context.Context, text string) error {
-	found, ok, err := v.console.wait(ctx, append([]string{text}, stallTexts...)...)
+	_, err := v.waitConsole(ctx, text)
+	return err
+}
+
+// waitConsole is WaitConsole for the first of texts that is there.
+func (v *VM) waitConsole(ctx context.Context, texts ...string) (string, error) {
+	found, ok, err := v.console.wait(ctx, slices.Concat(texts, stallTexts)...)
 	switch {
 	case err != nil:
-		return fmt.Errorf("wait for %q on the console: %w; it ends in:\n%s", text, err, tail(v.Console(), 20))
+		return "", fmt.Errorf("wait for %q on the console: %w; it ends in:\n%s", texts, err, tail(v.Console(), 20))
 	case !ok:
 		<-v.done
-		return fmt.Errorf("wait for %q on the console: %w (%v) %s; it ends in:\n%s",
-			text, ErrEnded, v.exit, v.stderr.String(), tail(v.Console(), 20))
-	case found != text:
-		return fmt.Errorf("wait for %q on the console: %w (%s)", text, ErrStalled, found)
+		return "", fmt.Errorf("wait for %q on the console: %w (%v) %s; it ends in:\n%s",
+			texts, ErrEnded, v.exit, v.stderr.String(), tail(v.Console(), 20))
+	case slices.Contains(stallTexts, found):
+		return "", fmt.Errorf("wait for %q on the console: %w (%s)", texts, ErrStalled, found)
 	}
-	return nil
+	return found, nil
 }
 
 // ConsoleLine waits until the guest has printed a whole line that holds text, and returns what the first
@@ -286,11 +311,22 @@ func (v *VM) Done() <-chan struct{} {
 // memory is saved. It returns when the process is gone; a machine that has ended is no error.
 //
 // What the guest had handed to its disk survives even without a flush, since it is in this
-// machine's page cache. Kill therefore cannot show a missing flush of the disk's own cache.
+// machine's page cache. Kill therefore cannot show a missing flush of the disk's own cache; package disk can.
 func (v *VM) Kill() {
 	// The error says that the process has ended, which is what is wanted.
 	_ = v.cmd.Process.Kill()
 	v.wg.Wait()
+}
+
+// CPUTime is how long this machine's processors have worked for the emulator, all threads together; 0 before the
+// machine has ended. Unlike the time on the wall it says little about what else this machine does.
+func (v *VM) CPUTime() time.Duration {
+	select {
+	case <-v.done:
+		return v.cmd.ProcessState.UserTime() + v.cmd.ProcessState.SystemTime()
+	default:
+		return 0
+	}
 }
 
 // PowerDown presses the power button and waits until the guest has powered off.
@@ -299,7 +335,7 @@ func (v *VM) PowerDown(ctx context.Context) error {
 		if err := qmp(ctx, v.qmp, "system_powerdown"); err != nil {
 			select {
 			case <-v.done: // ended while asked
-			default:
+			case <-time.After(endTimeout):
 				return fmt.Errorf("press power button: %w", err)
 			}
 		}

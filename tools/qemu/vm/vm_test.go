@@ -25,6 +25,11 @@ func TestArgs(t *testing.T) {
 	p := paths{nvram: "/t/nvram", qmp: "/t/qmp"}
 
 	firmware := strings.Join(args(c, p), " ")
+	c.Reboots = true
+	reboots := strings.Join(args(c, p), " ")
+	if !strings.Contains(firmware, "-no-reboot") || strings.Contains(reboots, "-no-reboot") {
+		t.Errorf("a guest that starts anew: %s\nthat does so in the machine: %s", firmware, reboots)
+	}
 	c.Direct, c.Cmdline, c.DataDisk = true, "millrace.disk=vdb", ""
 	direct := args(c, p)
 	for _, want := range []string{
@@ -67,6 +72,22 @@ func TestArgsNetwork(t *testing.T) {
 	}
 	if strings.Contains(machine, "user") {
 		t.Errorf("a machine behind a switch has the emulator's network too:\n%s", machine)
+	}
+}
+
+func TestArgsSockets(t *testing.T) {
+	c := Config{Image: "m.img", Direct: true, SystemDisk: "n1.img", SystemSocket: "/t/s", DataDisk: "d.img", DataSocket: "/t/a,b"}
+	all := strings.Join(args(c, paths{}), " ")
+	for _, want := range []string{
+		"id=boot,format=raw,file.driver=nbd,file.server.type=unix,file.server.path=/t/s -device",
+		"discard=unmap,file.driver=nbd,file.server.type=unix,file.server.path=/t/a,,b -device",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("lacks %q:\n%s", want, all)
+		}
+	}
+	if strings.Contains(all, ".img") || strings.Contains(all, "readonly") {
+		t.Errorf("files beside sockets, or a disk that cannot be written:\n%s", all)
 	}
 }
 
@@ -117,6 +138,18 @@ func TestVMEndsEarly(t *testing.T) {
 	}
 	if _, err := os.Stat(v.dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("temporary files are left: %v", err)
+	}
+}
+
+// A box that says that it will not serve is not waited for.
+func TestBootRefused(t *testing.T) {
+	fake := filepath.Join(t.TempDir(), "qemu")
+	if err := os.WriteFile(fake, []byte("#!/bin/sh\necho 'millrace: ERROR: not serving, cause no reason'\nexec sleep 600\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	v, err := Boot(t.Context(), Config{Board: board.Board{QEMU: board.QEMU{Binary: fake}}, Image: "x", Direct: true, BootTimeout: time.Minute})
+	if !errors.Is(err, ErrNotServing) || !strings.Contains(err.Error(), "cause no reason") {
+		t.Errorf("booted %v, error %v", v, err)
 	}
 }
 
