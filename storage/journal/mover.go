@@ -149,10 +149,18 @@ func (l *Log) evacuate(now time.Time) (did bool, err error) {
 		return true, nil
 	}
 	l.mu.RLock()
-	needed := l.neededLocked(m.seg)
+	needed, first := l.neededLocked(m.seg), l.firstLocked(m.seg)
 	l.mu.RUnlock()
-	if needed { // something happened meanwhile
+	switch {
+	case needed: // something happened meanwhile
 		m.begin(m.seg)
+		return true, nil
+	case first == nil: // entries that were in the log when the segment was chosen were compacted
+		m.kept[m.seg.id] = l.appendedNow()
+		m.seg = nil
+		return true, nil
+	case first != m.seg:
+		m.begin(first)
 		return true, nil
 	}
 	if err := l.deleteSegment(m.seg); err != nil {

@@ -27,6 +27,8 @@ type CrashConfig struct {
 	Plain bool
 	// Key is the node key of an encrypted log, nil for none.
 	Key []byte
+	// Dirs is over how many directories the log is spread. 0: one.
+	Dirs int
 }
 
 // Crash runs a workload on a simulated disk and crashes the machine before each single operation on
@@ -130,7 +132,28 @@ func (c *crasher) ack(i int) {
 }
 
 func (c *crasher) store(mem *vfs.Mem, manifest *Catalog) Store {
-	return Store{FS: mem, Dir: "/journal", Catalog: manifest, small: true, key: c.cfg.Key}
+	s := Store{FS: mem, Dir: "/journal", Catalog: manifest, small: true, key: c.cfg.Key}
+	if c.cfg.Dirs > 1 {
+		s.FS = spread(c.t, mem, c.cfg.Dirs)
+	}
+	return s
+}
+
+// spread shows several directories of a file system as one, "/journal". New files go where the fewest are.
+func spread(t testing.TB, fsys vfs.FS, dirs int) vfs.FS {
+	t.Helper()
+	names := []string{"/journal"}
+	for i := 1; i < dirs; i++ {
+		names = append(names, fmt.Sprintf("/disk%d/journal", i+1))
+	}
+	s, err := vfs.NewSpread(fsys, func(dir string) (int64, error) {
+		files, err := fsys.List(dir)
+		return 1<<20 - int64(len(files)), err
+	}, names...)
+	if err != nil {
+		t.Fatalf("spread files: %v", err)
+	}
+	return s
 }
 
 // crash tries every kind of crash at this moment.

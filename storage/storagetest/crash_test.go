@@ -25,6 +25,7 @@ func TestLogSurvivesCrashAtEveryOperation(t *testing.T) {
 			"more":      {Seed: 1, Ops: 220, Nested: 20},
 			"recycling": {Seed: 2, Ops: 200, Nested: 20, Release: 25},
 			"releasing": {Seed: 500, Ops: 220}, // releases what is just being moved
+			"spread":    {Seed: 4, Ops: 190, Nested: 40, Release: 25, Dirs: 3},
 			"encrypted": {Seed: 3, Ops: 150, Nested: 40, Release: 25, Key: testKey(1)},
 		} {
 			cfg.Seed += 100 * seed

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,20 @@ func allocate(f *os.File, size int64) error {
 }
 
 func syncData(f *os.File) error { return retry(f, unix.Fdatasync) }
+
+// FreeBytes returns how much may still be written in a directory of the machine.
+func FreeBytes(dir string) (int64, error) {
+	var st unix.Statfs_t
+	for {
+		err := unix.Statfs(dir, &st)
+		if err == nil {
+			return int64(st.Bavail) * st.Bsize, nil
+		}
+		if err != unix.EINTR {
+			return 0, fmt.Errorf("free space of %q: %w", dir, err)
+		}
+	}
+}
 
 // retry repeats a call that a signal interrupted; the runtime's preemption sends signals.
 func retry(f *os.File, call func(fd int) error) error {

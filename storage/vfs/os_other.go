@@ -10,3 +10,7 @@ import (
 func allocate(*os.File, int64) error { return errors.ErrUnsupported }
 
 func syncData(f *os.File) error { return f.Sync() }
+
+// FreeBytes returns how much may still be written in a directory of the machine; here that is not known, and
+// errors.ErrUnsupported.
+func FreeBytes(string) (int64, error) { return 0, errors.ErrUnsupported }
