@@ -153,6 +153,8 @@ func (g *Group) callElection() {
 		g.election.elapsed, g.election.timeout = 0, 0
 		if g.applied > 0 && !g.isMember(g.replica) {
 			g.seekWord()
+		} else {
+			g.announce()
 		}
 		return
 	}
@@ -169,6 +171,9 @@ func (g *Group) callElection() {
 		return
 	}
 	g.query() // it may tell that this replica was removed
+	if g.role != core.Follower {
+		g.announce() // an election was called before, in vain
+	}
 	g.doubt()
 	if err := g.core.Campaign(); err != nil {
 		g.cfg.Logger.Warn("raft campaign", "group", uint64(g.id), "err", err)

@@ -33,9 +33,9 @@ type Host struct {
 	mu       sync.Mutex // taken with no other lock held
 	closed   bool
 	groups   map[GroupID]*Group
-	order    []*Group // groups, by id
-	removing map[GroupID]struct{}
-	jobs     []func() // what would run in the background, of a manual host
+	order    []*Group            // groups, by id
+	removing map[uint64]struct{} // logs
+	jobs     []func()            // what would run in the background, of a manual host
 	random   *rand.Rand
 }
 
@@ -87,7 +87,7 @@ func Open(cfg Config) (*Host, error) {
 		closing:  make(chan struct{}),
 		peers:    peers{nodes: make(map[uint64]*peer)},
 		groups:   make(map[GroupID]*Group),
-		removing: make(map[GroupID]struct{}),
+		removing: make(map[uint64]struct{}),
 	}
 	h.snapshots, _ = h.cfg.Log.(SnapshotStore)
 	h.random = h.cfg.Rand
@@ -259,8 +259,8 @@ func (h *Host) reserve(g *Group) error {
 	if h.closed {
 		return ErrStopped
 	}
-	if _, ok := h.removing[g.id]; ok {
-		return fmt.Errorf("%w: group %d is being removed", ErrGroupExists, g.id)
+	if _, ok := h.removing[g.log]; ok {
+		return fmt.Errorf("%w: log %d of group %d is being removed", ErrGroupExists, g.log, g.id)
 	}
 	if h.groups[g.id] != nil {
 		return fmt.Errorf("%w: group %d", ErrGroupExists, g.id)
@@ -333,7 +333,7 @@ func (h *Host) StartRemove(spec GroupSpec, done func()) error {
 		h.mu.Unlock()
 		return ErrStopped
 	}
-	if _, ok := h.removing[id]; ok {
+	if _, ok := h.removing[log]; ok {
 		h.mu.Unlock()
 		return fmt.Errorf("raft: remove group %d: %w", id, errRemoving)
 	}
@@ -341,7 +341,7 @@ func (h *Host) StartRemove(spec GroupSpec, done func()) error {
 	if g != nil && g.log != log {
 		g = nil // the log is that of an earlier replica
 	}
-	h.removing[id] = struct{}{}
+	h.removing[log] = struct{}{}
 	h.mu.Unlock()
 
 	if g != nil {
@@ -349,7 +349,7 @@ func (h *Host) StartRemove(spec GroupSpec, done func()) error {
 	}
 	h.cfg.Log.Drop(log, func() {
 		h.mu.Lock()
-		delete(h.removing, id)
+		delete(h.removing, log)
 		h.mu.Unlock()
 		done()
 	})

@@ -248,6 +248,11 @@ func TestHostRemoveDropsLogDurably(t *testing.T) {
 		if _, err := h.Start(raft.GroupSpec{ID: 5, Voters: []uint64{1}}, &recorder{}); !errors.Is(err, raft.ErrGroupExists) {
 			t.Fatalf("Start during Remove: %v, want ErrGroupExists", err)
 		}
+		next, err := h.Start(raft.GroupSpec{ID: 5, Log: 1<<44 | 5, Voters: []uint64{1}}, &recorder{}) // need not wait for it
+		if err != nil {
+			t.Fatalf("Start of a replica with another log during Remove: %v", err)
+		}
+		next.Stop()
 		if err := h.Remove(raft.GroupSpec{ID: 5}); err == nil || errors.Is(err, raft.ErrStopped) {
 			t.Fatalf("second Remove: %v", err)
 		}

@@ -206,6 +206,16 @@ func (g *Group) seekWord() {
 	g.sendOthers(recDigest, g.term, g.applied, 0, g.replica)
 }
 
+// announce tells all nodes of this replica, which hears of no leader and cannot become one. The leader may sleep,
+// because this node was away, and all the members that the replica knows may have left.
+func (g *Group) announce() {
+	for _, p := range g.host.peers.all() {
+		if p.currentState() != PeerDead {
+			g.worker.out.record(g, p, recDigest, g.term, g.applied, 0, g.replica)
+		}
+	}
+}
+
 // leaveGroup stops a replica that was removed.
 func (g *Group) leaveGroup() {
 	g.cfg.Logger.Info("raft replica removed", "group", uint64(g.id), "replica", g.replica)

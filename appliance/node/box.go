@@ -15,7 +15,7 @@ import (
 )
 
 // boxTime is how long the box may take for one request: installing an image writes it twice.
-const boxTime = 2 * time.Minute
+const boxTime = 5 * time.Minute
 
 // box hands on between the system account and the box that this node runs on: requests of the account
 // to the box, log lines of the box to those in the account who follow. It is there on a box only.

@@ -128,9 +128,11 @@ type TLS struct {
 type JetStream struct {
 	Enabled  bool
 	StoreDir string // folder of everything durable
-	Domain   string
-	Key      string // what the stored data is encrypted under; empty: it is not
-	PrevKey  string // what it was encrypted under before; empty: nothing else
+	// ExtraDirs are folders on further disks, over which the log is spread; absolute paths.
+	ExtraDirs []string
+	Domain    string
+	Key       string // what the stored data is encrypted under; empty: it is not
+	PrevKey   string // what it was encrypted under before; empty: nothing else
 
 	// UniqueTag begins the tag in which the nodes of a stream have to differ, such as "zone:"; empty: none.
 	UniqueTag string

@@ -2,6 +2,7 @@ package node
 
 import (
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -125,6 +126,20 @@ func (c *checker) store(to *string) func(value) {
 	}
 }
 
+// extraDirs reads folders on further disks.
+func (c *checker) extraDirs(v value, to *[]string) {
+	list := c.strs(v)
+	for i, dir := range list {
+		dir = filepath.Clean(dir)
+		if !filepath.IsAbs(dir) || slices.Contains(list[:i], dir) {
+			c.fail(v, "want absolute paths of folders, each once, got %q", dir)
+			return
+		}
+		list[i] = dir
+	}
+	*to = list
+}
+
 // tls reads the encryption of connections.
 func (c *checker) tls(v value, t *TLS) {
 	c.block(v, schema{
@@ -161,6 +176,7 @@ func (c *checker) jetstream(v value, js *JetStream) {
 		fields: map[string]func(value){
 			"enabled":          c.flag(&js.Enabled),
 			"store_dir":        c.store(&js.StoreDir),
+			"extra_dirs":       func(v value) { c.extraDirs(v, &js.ExtraDirs) },
 			"max_memory_store": c.storage(&js.MaxMemory),
 			"max_file_store":   c.storage(&js.MaxStore),
 			"sync_interval":    c.syncInterval,

@@ -55,6 +55,8 @@ n.conf:2:13: jetstream.unique_tag: want a tag that is not empty`},
 			`n.conf:1:13: jetstream.key: want a key that is not empty; without the line nothing is encrypted
 n.conf:1:22: jetstream.prev_ek: want a string (quote it)
 n.conf:1:34: jetstream.cipher: want aes, got "rot13"`},
+		{"further folders", "jetstream {\n extra_dirs: [\"/a\", \"b\"]\n}", `n.conf:2:2: jetstream.extra_dirs: want absolute paths of folders, each once, got "b"`},
+		{"further folders, twice", "jetstream { extra_dirs: [\"/a\", \"/a/\"] }", `n.conf:1:13: jetstream.extra_dirs: want absolute paths of folders, each once, got "/a"`},
 		{"trace", "debug: true\ntrace: true", `n.conf:2:1: "trace" is not supported by this version`},
 		{"monitoring", "http_port: 8222", `n.conf:1:1: "http_port" is not supported by this version`},
 		{"unknown, near", "\njetsteam: enabled", `n.conf:2:1: unknown key "jetsteam" (did you mean "jetstream"?)`},
@@ -214,7 +216,7 @@ system_account: SYS
 no_auth_user: bob
 server_tags: [ "zone:A", " ssd ", SSD ]
 jetstream {
-  store_dir: "/data/js", domain: hub
+  store_dir: "/data/js", domain: hub, extra_dirs: [ "/data2/js/", "/data3" ]
   max_memory_store: 64MB, max_file_store: "2G"
   sync_interval: always, unique_tag: "Zone:"
   encryption_key: $SECRET, prev_key: "older", cipher: AES
@@ -237,7 +239,7 @@ appliance { hostname: box, network { eth0: dhcp }, ntp: [ a, b ], disks: "/dev/s
 		SystemAccount: "SYS", NoAuthUser: "bob", AuthTimeout: 2 * time.Second,
 		TLS: TLS{Timeout: 2 * time.Second},
 		JetStream: JetStream{
-			Enabled: true, StoreDir: "/data/js", Domain: "hub", UniqueTag: "zone:", MaxMemory: 64 << 20, MaxStore: 2 << 30,
+			Enabled: true, StoreDir: "/data/js", ExtraDirs: []string{"/data2/js", "/data3"}, Domain: "hub", UniqueTag: "zone:", MaxMemory: 64 << 20, MaxStore: 2 << 30,
 			Key: "s3cret", PrevKey: "older", MaxAckPending: 100, MaxRequestBatch: 250, Duplicates: 5 * time.Minute,
 		},
 		Log:     LogSettings{Debug: true, File: "/var/log/n.log"},

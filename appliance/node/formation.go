@@ -42,6 +42,16 @@ const (
 // again.
 const formationInbox = 256
 
+// Times of the connections between storage nodes, which are of one cluster and mostly of one place: a node that
+// was cut off shall be connected again a moment after the network is there. An old connection would wait for
+// as long again as the network was down.
+const (
+	transportPing  = time.Second
+	transportDead  = 4 * time.Second
+	transportDial  = 2 * time.Second
+	transportRetry = time.Second
+)
+
 // maxFrame is the size of the largest frame between nodes, in bytes: the largest proposal that the raft
 // host takes (64 MiB), and what raft adds.
 const maxFrame = 64<<20 + 2<<20
@@ -299,6 +309,7 @@ func (p *peering) settle(v formation.Value) error {
 	t, err := transport.New(transport.Config{
 		Node: nodeOf(p.raw), Cluster: v.Cluster, Credentials: p.credentials,
 		ClientTLS: p.tls.TLS, ServerTLS: p.tls.TLS, Dial: p.broker.DialCluster, MaxFrame: maxFrame, Logger: p.log,
+		PingInterval: transportPing, DeadAfter: transportDead, DialTimeout: transportDial, BackoffMax: transportRetry,
 	})
 	if err != nil {
 		return fmt.Errorf("form cluster: %w", err)

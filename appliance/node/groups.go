@@ -38,7 +38,7 @@ const (
 // Start runs a replica. It refuses when the journal has no room for the writes that a start takes.
 func (g *groups) Start(spec jetstream.GroupSpec, m jetstream.Machine) (jetstream.Group, error) {
 	if err := g.journal.AdmitStart(); err != nil && !errors.Is(err, journal.ErrBusy) {
-		return nil, fmt.Errorf("start group %d: %w", spec.ID, err)
+		return nil, engineError(fmt.Errorf("start group %d: %w", spec.ID, err))
 	}
 	id := raft.GroupID(spec.ID)
 	g.mu.Lock()
@@ -100,7 +100,7 @@ func (g *groups) Logs() []uint64 { return g.journal.Groups() }
 // Remove deletes the log of a replica, which is stopped if it runs.
 func (g *groups) Remove(spec jetstream.GroupSpec) error {
 	g.forget(raft.GroupID(spec.ID))
-	return g.host.Remove(raft.GroupSpec{ID: raft.GroupID(spec.ID), Log: spec.Log})
+	return g.host.StartRemove(raft.GroupSpec{ID: raft.GroupID(spec.ID), Log: spec.Log}, func() {})
 }
 
 // group is a replica as the engine sees it.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +46,7 @@ type plant struct {
 	groups *groups
 	engine *jetstream.Engine
 	up     bool
+	cut    atomic.Bool // its wires to the others are cut
 }
 
 func rawNode(i int) uint64 { return uint64(i)<<nodeBits | 5 }
@@ -195,12 +197,18 @@ func (c *boxes) connect(b *plant, up bool) {
 	}
 }
 
+// wired connects the wires of a node again, or cuts them. The subject space is still shared.
+func (c *boxes) wired(b *plant, on bool) {
+	b.cut.Store(!on)
+	c.connect(b, on)
+}
+
 // wires carry the frames of one node: at once, whole, in order.
 type wires struct{ from *plant }
 
 func (w wires) to(node uint64) *plant {
 	for _, b := range w.from.of.running() {
-		if nodeOf(b.raw) == node && w.from.up {
+		if nodeOf(b.raw) == node && w.from.up && !w.from.cut.Load() && !b.cut.Load() {
 			return b
 		}
 	}
@@ -424,7 +432,17 @@ func (b *commonBus) PublishAs(deliver, subj, reply string, header, data []byte) 
 
 func (b *commonBus) Burst() jetstream.Burst { return b }
 
+func (b *commonBus) Borrow() jetstream.Burst { return b }
+
+func (b *commonBus) Push() {}
+
 func (b *commonBus) Flush() {}
+
+func (b *commonBus) Return() {}
+
+func (b *commonBus) SubscribeSoon(filter, queue string, fn func(jetstream.Msg)) (func(), error) {
+	return b.Subscribe(filter, queue, fn)
+}
 
 func (b *commonBus) HasInterest(subj string) bool {
 	b.mu.Lock()

@@ -33,6 +33,12 @@ const (
 	ackTokens = 9 // $JS.ACK.stream.consumer.deliveries.sequence.delivery.time.pending
 )
 
+// Pull requests stay with the leader of their consumer. Clients are told as by a leader that stands back.
+const (
+	pullPrefix = "$JS.API.CONSUMER.MSG.NEXT."
+	pullsOver  = "NATS/1.0 409 Leadership Change\r\n\r\n"
+)
+
 // Node is a running node.
 type Node struct {
 	settings *Settings
@@ -109,6 +115,7 @@ func (n *Node) start() error {
 	cfg.APILevel = api.Level
 	cfg.ReservedReplies = []string{ackPrefix, "_R_"}
 	cfg.CarrierReply = broker.CarrierReply{Prefix: ackPrefix, Tokens: ackTokens}
+	cfg.Standing = broker.StandingRequests{Prefix: pullPrefix, Over: pullsOver}
 	cfg.Logger = n.log
 	if n.settings.JetStream.Enabled {
 		if err := n.openCatalog(&cfg); err != nil {

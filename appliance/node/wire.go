@@ -32,12 +32,14 @@ type store struct {
 	journal *journal.Log
 	host    *raft.Host // nil before startHost
 	groups  *groups
+
+	free func(dir string) (int64, error) // bytes that may still be written in a folder
 }
 
 // openStore opens or makes the store over a catalog, which it closes; nil: it opens that too. fatal is called
 // when the store cannot be written any more.
 func openStore(c *catalog.Catalog, js JetStream, log *slog.Logger, fatal func(error)) (*store, error) {
-	s := &store{catalog: c}
+	s := &store{catalog: c, free: vfs.FreeBytes}
 	err := s.open(js, log, fatal)
 	switch {
 	case errors.Is(err, journal.ErrWrongKey):
@@ -77,11 +79,32 @@ func (s *store) open(js JetStream, log *slog.Logger, fatal func(error)) error {
 			return err
 		}
 	}
+	logDir := filepath.Join(dir, "journal")
+	logFS, err := logFS(logDir, js.ExtraDirs, s.free)
+	if err != nil {
+		return err
+	}
 	s.journal, err = journal.Open(journal.Config{
-		FS: fs, Dir: filepath.Join(dir, "journal"), Catalog: s.catalog, Logger: log, OnFatal: fatal,
+		FS: logFS, Dir: logDir, Catalog: s.catalog, Logger: log, OnFatal: fatal,
 		Key: key, PrevKey: prevKey, Keys: s.catalog,
 	})
 	return err
+}
+
+// logFS is the file system of the log: with further folders it is spread over those. They must be there, since one
+// that is made where a disk should have been mounted would be on another disk.
+func logFS(dir string, extra []string, free func(string) (int64, error)) (vfs.FS, error) {
+	if len(extra) == 0 {
+		return vfs.OS{}, nil
+	}
+	dirs := []string{dir}
+	for _, d := range extra {
+		if _, err := (vfs.OS{}).List(d); err != nil {
+			return nil, fmt.Errorf("extra_dirs: %w; is its disk mounted?", err)
+		}
+		dirs = append(dirs, filepath.Join(d, "journal"))
+	}
+	return vfs.NewSpread(vfs.OS{}, free, dirs...)
 }
 
 // The times of the raft host: streams of a node that has died have other leaders within a second. A node that
@@ -141,11 +164,26 @@ type bus struct{ *broker.Account }
 // Burst returns a publisher for many messages at once.
 func (b bus) Burst() jetstream.Burst { return b.NewPublisher() }
 
+// Borrow returns a publisher for one burst.
+func (b bus) Borrow() jetstream.Burst { return b.Account.Borrow() }
+
 // Subscribe calls fn for every message on the publisher's goroutine.
 func (b bus) Subscribe(subject, queue string, fn func(jetstream.Msg)) (func(), error) {
-	sub, err := b.Account.Subscribe(subject, queue, func(m *broker.Msg) {
+	return ending(b.Account.Subscribe(subject, queue, callback(fn)))
+}
+
+// SubscribeSoon is Subscribe, but other servers hear of it a moment later.
+func (b bus) SubscribeSoon(subject, queue string, fn func(jetstream.Msg)) (func(), error) {
+	return ending(b.Account.SubscribeSoon(subject, queue, callback(fn)))
+}
+
+func callback(fn func(jetstream.Msg)) func(*broker.Msg) {
+	return func(m *broker.Msg) {
 		fn(jetstream.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data})
-	})
+	}
+}
+
+func ending(sub *broker.Sub, err error) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
