@@ -25,6 +25,9 @@ func (a *account) advise(kind, stream, consumer, action string) {
 	if consumer != "" {
 		subject, typ = subject+"."+consumer, "io.nats.jetstream.advisory.v1.consumer_action"
 	}
+	if !a.bus.HasInterest(subject) {
+		return
+	}
 	body, err := json.Marshal(advisory{
 		Type: typ, ID: nuid.Next(), Time: time.Now().UTC(), Stream: stream, Consumer: consumer, Action: action,
 		Domain: a.engine.cfg.Domain,

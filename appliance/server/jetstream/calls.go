@@ -66,11 +66,31 @@ func (c *calls) answered(m Msg) {
 	}
 }
 
-// serve answers requests on a subject with what handle returns, on the engine's workers.
+// serve answers requests on a subject with what handle returns, in the lane answers.
 func (c *calls) serve(subject string, handle func(body []byte) (any, *api.Error)) (stop func(), err error) {
+	return c.serveIn(func([]byte) lane { return answers }, subject, handle)
+}
+
+// serveLeader answers calls of the leader of a group with what handle returns.
+func (c *calls) serveLeader(group uint64, handle func(body []byte) (any, *api.Error)) (stop func(), err error) {
+	return c.serveIn(leaderLane, leaderSubject(group), handle)
+}
+
+// leaderLane is where a leader answers: how far it is, in a lane of its own, for that is what other answers wait for.
+func leaderLane(body []byte) lane {
+	var call struct {
+		Kind string `json:"kind"`
+	}
+	if json.Unmarshal(body, &call) == nil && call.Kind == callIndex {
+		return indexes
+	}
+	return answers
+}
+
+func (c *calls) serveIn(in func(body []byte) lane, subject string, handle func(body []byte) (any, *api.Error)) (stop func(), err error) {
 	return c.bus.Subscribe(subject, "", func(m Msg) {
 		reply, body := string(m.Reply), append([]byte(nil), m.Data...)
-		c.engine.work(func() {
+		c.engine.work(in(body), func() {
 			var answer callAnswer
 			var data any
 			if data, answer.Error = handle(body); answer.Error == nil && data != nil {
@@ -209,7 +229,7 @@ func (c *calls) whenLed(group uint64, wait time.Duration, fn func(led bool)) {
 	watching := make(chan struct{})
 	end := func(led bool) {
 		once.Do(func() {
-			c.engine.work(func() {
+			c.engine.work(turns, func() {
 				<-watching
 				cancel()
 				fn(led)

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,6 +22,8 @@ type carrier struct {
 	catalog *catalog
 	ready   chan struct{} // closed when everything of the start is carried out
 
+	learners learners
+
 	mu     sync.Mutex
 	wake   *sync.Cond
 	queue  []work
@@ -33,11 +36,13 @@ type work struct {
 	index uint64
 	fx    meta.Effects
 	all   bool           // look at everything
+	again func()         // of no entry: tries again what failed before; else nil
 	done  chan<- decided // told when it is carried out; nil: nobody waits
 }
 
 func (c *carrier) init(of *catalog) {
 	c.catalog, c.ready = of, make(chan struct{})
+	c.learners.catalog = of
 	c.wake = sync.NewCond(&c.mu)
 }
 
@@ -106,6 +111,10 @@ func (c *catalog) run() {
 			return
 		}
 		for _, w := range list {
+			if w.again != nil {
+				w.again()
+				continue
+			}
 			c.carry(w)
 			c.carrier.mu.Lock()
 			c.carrier.index = w.index
@@ -256,13 +265,14 @@ func (c *catalog) bringStream(account, name string) {
 		return
 	}
 	if s == nil {
+		if c.engine.members.out.Load() {
+			return
+		}
 		var err error
 		if s, err = a.start(ms, GroupSpec{
 			ID: ms.Group.ID, Log: ms.Group.LogOf(member), Replica: member.Replica, Began: ms.Group.Began,
 		}); err != nil { // the others are not to suffer for it
-			c.engine.cfg.Logger.Error("stream cannot be served; its data is left alone",
-				"account", account, "stream", name, "error", err)
-			a.setOffline(name, err)
+			c.cannotServe(a, name, "", err)
 			return
 		}
 		a.setOffline(name, nil)
@@ -270,12 +280,9 @@ func (c *catalog) bringStream(account, name string) {
 	for _, mc := range consumers {
 		if err := s.bringConsumer(mc.Name, mc, true); err != nil {
 			// Without one of its consumers an interest stream would drop what that one wants.
-			err = fmt.Errorf("consumer %q: %w", mc.Name, err)
-			c.engine.cfg.Logger.Error("stream cannot be served; its data is left alone",
-				"account", account, "stream", name, "error", err)
 			a.forget(s)
 			s.shutdown()
-			a.setOffline(name, err)
+			c.cannotServe(a, name, "", fmt.Errorf("consumer %q: %w", mc.Name, err))
 			return
 		}
 	}
@@ -295,7 +302,30 @@ func (c *catalog) bringConsumer(account, name, consumer string) {
 	}
 	mc, ok := c.consumer(account, name, consumer)
 	if err := s.bringConsumer(consumer, mc, ok); err != nil {
-		s.log.Error("consumer cannot be served; its data is left alone",
-			"account", account, "stream", name, "consumer", consumer, "error", err)
+		c.cannotServe(a, name, consumer, err)
 	}
+}
+
+// bringAgain is when the carrier tries again what it could not start, for want of room on the disk.
+const bringAgain = 5 * time.Second
+
+// cannotServe notes why a stream, or a consumer of it if that is named, does not run here, and tries again later.
+func (c *catalog) cannotServe(a *account, name, consumer string, err error) {
+	c.engine.cfg.Logger.Error("stream or consumer cannot be served; its data is left alone",
+		"account", a.name, "stream", name, "consumer", consumer, "error", err)
+	if consumer == "" {
+		a.setOffline(name, err)
+	}
+	if !errors.Is(err, ErrFull) {
+		return // it would be the same
+	}
+	time.AfterFunc(bringAgain, func() {
+		c.carrier.add(work{again: func() {
+			if consumer == "" {
+				c.bringStream(a.name, name)
+			} else {
+				c.bringConsumer(a.name, name, consumer)
+			}
+		}})
+	})
 }

@@ -32,7 +32,7 @@ type catalog struct {
 	machine    *meta.Machine
 	failed     error
 	term       uint64    // in which this node leads the meta group; 0: it does not
-	leaderSeen time.Time // when the meta group had a leader; zero: never
+	leaderSeen time.Time // when the meta group had a leader, or this node started: others may know of one
 	applied    uint64    // index of the last entry
 	waiting    map[string]chan<- decided
 }
@@ -49,7 +49,7 @@ const decideWait = 10 * time.Second
 
 // startCatalog starts this node's replica of the meta group; the carrier begins when it is current.
 func startCatalog(e *Engine) error {
-	c := &catalog{engine: e, machine: meta.New(e.cfg.Founders[0]), waiting: map[string]chan<- decided{}, started: make(chan struct{})}
+	c := &catalog{engine: e, machine: meta.New(e.cfg.Founders[0]), waiting: map[string]chan<- decided{}, started: make(chan struct{}), leaderSeen: time.Now()}
 	c.carrier.init(c)
 	e.catalog = c // the group may tell before Start returns
 	group, err := e.cfg.Groups.Start(GroupSpec{
@@ -316,6 +316,13 @@ func (c *catalog) current() (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.applied, nil
+}
+
+// lost reports whether no node is left that has a stream's data.
+func (c *catalog) lost(account, name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.machine.Lost(account, name)
 }
 
 // stream returns a stream of the catalogue.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
@@ -20,7 +21,7 @@ func (r *request) consumerCreate() (any, *api.Error) {
 	if err := c.Bind(&r.Call); err != nil {
 		return nil, err
 	}
-	s, err := r.stream()
+	s, err := r.current()
 	if err != nil {
 		return nil, err
 	}
@@ -51,12 +52,14 @@ func (r *request) createConsumer(s *Stream, c *api.CreateConsumerRequest) (any, 
 	if err != nil {
 		return nil, err
 	}
-	// One create at a time, so that what is checked still holds when the consumer starts.
+	// One create at a time, so that what is checked still holds when the consumer starts. Of a durable one it does when
+	// the catalogue has it: nobody waits until another one's leader answers.
 	s.creating.Lock()
-	defer s.creating.Unlock()
+	decided := sync.OnceFunc(s.creating.Unlock)
+	defer decided()
 	if cfg.Name != "" {
 		if old, missing := s.consumer(cfg.Name); missing == nil {
-			return r.updateConsumer(s, old, cfg, c.Action)
+			return r.updateConsumer(s, old, cfg, c.Action, decided)
 		}
 	}
 	if c.Action == api.ActionUpdate {
@@ -69,7 +72,7 @@ func (r *request) createConsumer(s *Stream, c *api.CreateConsumerRequest) (any, 
 		return nil, err
 	}
 	if cfg.IsDurable() {
-		return r.putConsumer(s, &cfg, meta.ActionCreate)
+		return r.putConsumer(s, &cfg, meta.ActionCreate, decided)
 	}
 	info, err := s.startEphemeral(cfg, time.Now().UTC())
 	if err != nil {
@@ -79,8 +82,9 @@ func (r *request) createConsumer(s *Stream, c *api.CreateConsumerRequest) (any, 
 	return r.created(info)
 }
 
-// putConsumer has the catalogue create or update a durable consumer, and its leader answer the request.
-func (r *request) putConsumer(s *Stream, cfg *api.ConsumerConfig, action meta.Action) (any, *api.Error) {
+// putConsumer has the catalogue create or update a durable consumer, calls decided, and has the consumer's leader answer
+// the request.
+func (r *request) putConsumer(s *Stream, cfg *api.ConsumerConfig, action meta.Action, decided func()) (any, *api.Error) {
 	limits := s.account.limitsOf()
 	fx, index, err := s.account.engine.catalog.do(&meta.Entry{
 		Op: meta.OpPutConsumer, Account: s.account.name, Stream: s.name, Consumer: cfg.Name,
@@ -89,6 +93,7 @@ func (r *request) putConsumer(s *Stream, cfg *api.ConsumerConfig, action meta.Ac
 	if err != nil {
 		return nil, err
 	}
+	decided()
 	if fx.Created {
 		s.account.advise("CONSUMER.CREATED", s.name, cfg.Name, "create")
 	}
@@ -113,6 +118,10 @@ func (s *Stream) takeConsumerCall(c *consumerEntry, body []byte) (any, *api.Erro
 	ctx, cancel := context.WithTimeout(s.account.engine.ctx, askWait)
 	defer cancel()
 	if !s.account.engine.catalog.awaitCarried(ctx, call.After) {
+		return nil, api.ErrClusterNotAvail
+	}
+	// A stream that keeps messages for its consumers keeps what this one wants from here on.
+	if call.Kind == callConsumerPut && call.After > 0 && s.retains() && s.awaitTold(ctx, call.After) != nil {
 		return nil, api.ErrClusterNotAvail
 	}
 	info, err := c.current(ctx)
@@ -150,7 +159,7 @@ func (s *Stream) consumerConfigs() map[string]*api.ConsumerConfig {
 	return all
 }
 
-func (r *request) updateConsumer(s *Stream, old *consumerEntry, cfg api.ConsumerConfig, action api.ConsumerAction) (any, *api.Error) {
+func (r *request) updateConsumer(s *Stream, old *consumerEntry, cfg api.ConsumerConfig, action api.ConsumerAction, decided func()) (any, *api.Error) {
 	was := old.Config()
 	cfg.PauseUntil = was.PauseUntil // only CONSUMER.PAUSE changes it
 	cfg.Name = was.Name             // empty if the server made it up
@@ -161,6 +170,7 @@ func (r *request) updateConsumer(s *Stream, old *consumerEntry, cfg api.Consumer
 	case same && old.id == 0:
 		return r.created(old.Info())
 	case same:
+		decided()
 		return r.byLeader(old.id, leaderCall{Kind: callConsumerPut})
 	}
 	bound := was.IsPush() && s.account.bus.HasInterest(was.DeliverSubject)
@@ -174,7 +184,7 @@ func (r *request) updateConsumer(s *Stream, old *consumerEntry, cfg api.Consumer
 		return nil, err
 	}
 	if old.id != 0 {
-		return r.putConsumer(s, &cfg, meta.ActionUpdate)
+		return r.putConsumer(s, &cfg, meta.ActionUpdate, decided)
 	}
 	if err := s.reconfigure(old, cfg); err != nil {
 		return nil, err
@@ -218,6 +228,9 @@ func (r *request) consumerInfo() (any, *api.Error) {
 	_, c, err := r.named()
 	if err != nil {
 		return nil, err
+	}
+	if !c.confirmed() {
+		return nil, api.ErrClusterNotAvail
 	}
 	return api.ConsumerInfoResponse{Response: r.ok(), ConsumerInfo: r.account.shown(c.Info())}, nil
 }

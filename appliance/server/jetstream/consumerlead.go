@@ -103,7 +103,7 @@ func (c *consumerEntry) again(after time.Duration) {
 // gets its place in it. A consumer that delivers only what is new would begin too early otherwise.
 func (c *consumerEntry) awaitPlace(want *leadership) {
 	e := c.stream.account.engine
-	e.work(func() {
+	e.work(chores, func() {
 		ctx, cancel := context.WithTimeout(e.ctx, gatherWait)
 		defer cancel()
 		if err := c.stream.awaitWhole(ctx); err != nil {
@@ -165,7 +165,7 @@ func (c *consumerEntry) announce(l *leadership, version int, first *api.Consumer
 		return
 	}
 	if c.quiet == nil {
-		quiet, err := c.stream.account.engine.calls.serve(leaderSubject(c.id), func(body []byte) (any, *api.Error) {
+		quiet, err := c.stream.account.engine.calls.serveLeader(c.id, func(body []byte) (any, *api.Error) {
 			return c.stream.takeConsumerCall(c, body)
 		})
 		if err != nil {
@@ -240,6 +240,15 @@ func (c *consumerEntry) leads() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.serving
+}
+
+// confirmed reports whether this node still leads the consumer, if that has a group: another node may lead it
+// before this one knows.
+func (c *consumerEntry) confirmed() bool {
+	c.mu.Lock()
+	group := c.group
+	c.mu.Unlock()
+	return group == nil || leaseRead(group) == nil
 }
 
 // current returns the consumer's state when this node leads it with the configuration that the

@@ -23,6 +23,7 @@ func (r consumerReplica) Apply(index uint64, entry []byte) {
 		return
 	}
 	c.effects.Settled = c.effects.Settled[:0]
+	placed := c.committed.Started()
 	if err := c.committed.Apply(entry, &c.effects); err != nil {
 		c.failLocked(fmt.Errorf("apply entry %d (%s): %w", index, c.stream.account.engine.cfg.Log.Place(c.spec.Log, index), err))
 		c.mu.Unlock()
@@ -30,6 +31,9 @@ func (r consumerReplica) Apply(index uint64, entry []byte) {
 	}
 	if c.retained && len(c.effects.Settled) > 0 {
 		c.settleLocked(c.effects.Settled)
+	}
+	if c.retained && !placed && c.committed.Started() {
+		c.stream.sweepSoon() // it needed everything, and may begin behind what others have settled meanwhile
 	}
 	c.applied = index
 	l, group := c.want, c.group
@@ -54,12 +58,17 @@ const snapshotLog = 256 << 10
 // Lead follows the leadership of the group.
 func (r consumerReplica) Lead(term uint64, ready bool) {
 	c := r.consumerEntry
+	unread := c.stream.failure() != nil
 	c.mu.Lock()
 	c.want = nil
 	if ready && c.failed == nil && !c.stopped {
 		c.want = &leadership{entry: c, term: term}
 	}
+	leave := ready && (unread || c.failed != nil)
 	c.mu.Unlock()
+	if leave {
+		c.stream.account.engine.leaveFailed(c.id)
+	}
 	if ready {
 		c.caughtUp()
 	}
@@ -81,6 +90,7 @@ func (c *consumerEntry) failLocked(err error) {
 	c.failed, c.want = err, nil
 	c.stream.log.Error("consumer cannot be served here; its data is left alone", "account", c.stream.account.name,
 		"stream", c.stream.name, "consumer", c.name, "error", err)
+	c.stream.account.engine.leaveFailed(c.id)
 	c.jobs.add(c.follow)
 }
 
@@ -166,7 +176,7 @@ func (c *consumerEntry) settleLocked(seqs []uint64) {
 		return
 	}
 	c.settling = true
-	c.stream.account.engine.work(func() {
+	c.stream.account.engine.work(turns, func() {
 		c.mu.Lock()
 		seqs := c.unsettled
 		c.unsettled, c.settling = nil, false
@@ -199,7 +209,7 @@ func (c *consumerEntry) catchUp(pause time.Duration) {
 		return
 	}
 	e := c.stream.account.engine
-	e.work(func() {
+	e.work(chores, func() {
 		ctx, cancel := context.WithTimeout(e.ctx, gatherWait)
 		defer cancel()
 		if err := e.awaitIndex(ctx, c.id, c.appliedIndex); err == nil {

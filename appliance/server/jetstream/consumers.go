@@ -94,9 +94,9 @@ func (c *consumerEntry) deliveryConfig(cfg api.ConsumerConfig) delivery.Config {
 	conf.OnBehind = func(on bool) { s.noteBehind(c, on) }
 	if c.id == 0 {
 		conf.OnLive = func() { s.noteLive(c) }
-		conf.OnInactive = func() { s.account.engine.work(func() { s.dropConsumer(c) }) }
+		conf.OnInactive = func() { s.account.engine.work(chores, func() { s.dropConsumer(c) }) }
 	} else {
-		conf.OnInactive = func() { s.account.engine.work(func() { s.deleteConsumer(c.name) }) }
+		conf.OnInactive = func() { s.account.engine.work(chores, func() { s.deleteConsumer(c.name) }) }
 	}
 	_, conf.Volatile = s.store.(*memoryGroup)
 	return conf
@@ -277,14 +277,14 @@ func (s *Stream) endConsumer(c *consumerEntry) {
 
 // end ends what runs, by a method of delivery.Consumer, and the group; the log stays.
 func (c *consumerEntry) end(how func(*delivery.Consumer)) {
-	if c.id != 0 {
-		c.stream.account.engine.members.forget(c.id)
-	}
 	c.mu.Lock()
 	c.stopped, c.want, c.serving = true, nil, false
 	c.changedLocked()
 	group := c.group
 	c.mu.Unlock()
+	if c.id != 0 {
+		c.stream.account.engine.members.forget(c.id, group)
+	}
 	c.life.Lock()
 	if c.quiet != nil {
 		c.quiet()

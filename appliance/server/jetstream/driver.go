@@ -133,7 +133,7 @@ func (d *driver) queueLocked(m *move) {
 	d.due = append(d.due, m)
 	if d.running < driveAtOnce {
 		d.running++
-		d.engine.work(d.run)
+		d.engine.work(chores, d.run)
 	}
 }
 
@@ -154,7 +154,7 @@ func (d *driver) run() {
 	if current {
 		d.step(m)
 	}
-	d.engine.work(d.run)
+	d.engine.work(chores, d.run)
 }
 
 // step takes the next step of a group.
@@ -200,7 +200,8 @@ func (d *driver) step(m *move) {
 		log.Info("leader of a group hands over, since it leaves", "group", m.id, "to", a.To)
 		m.group.TransferLeader(a.To)
 	case membership.Done:
-		if m.arrived(target) {
+		// Who was cut off may lead no more, not know it, and see members that are not those of now.
+		if leaseRead(m.group) == nil && m.arrived(target) {
 			d.drop(m)
 		}
 	}

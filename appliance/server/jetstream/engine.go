@@ -28,10 +28,15 @@ type Msg struct {
 type Bus interface {
 	// Subscribe calls fn on the publisher's goroutine for every message; fn must not block.
 	Subscribe(subject, queue string, fn func(Msg)) (unsubscribe func(), err error)
+	// SubscribeSoon is Subscribe for what is rarely used: other nodes may hear of its begin and end a moment
+	// later.
+	SubscribeSoon(subject, queue string, fn func(Msg)) (unsubscribe func(), err error)
 	// Publish returns the number of receivers.
 	Publish(subject, reply string, header, data []byte) int
 	// Burst returns a publisher for many messages at once, for one goroutine at a time.
 	Burst() Burst
+	// Borrow returns a publisher for one burst, which ends with Return.
+	Borrow() Burst
 	// PublishAs delivers to those who subscribe to deliver a message that reads subject.
 	PublishAs(deliver, subject, reply string, header, data []byte) int
 	// HasInterest reports whether a message to subject would be received.
@@ -44,7 +49,12 @@ type Bus interface {
 // Burst publishes as a Bus does; receivers may get nothing before Flush.
 type Burst interface {
 	Publish(subject, reply string, header, data []byte) int
+	PublishAs(deliver, subject, reply string, header, data []byte) int
+	// Push has what was published sent while the burst goes on.
+	Push()
 	Flush()
+	// Return flushes a publisher that was borrowed and gives it back.
+	Return()
 }
 
 // Config is what an engine is built from. All fields without a stated default are required.
@@ -99,7 +109,7 @@ type Engine struct {
 	calls    *calls
 	blocks   *index.Cache // of the streams' message indexes
 	accounts map[string]*account
-	jobs     jobs
+	lanes    lanes
 	used     usage
 	wg       sync.WaitGroup
 
@@ -155,6 +165,7 @@ type account struct {
 
 	captured atomic.Pointer[captured]
 	held     atomic.Int32 // requests that wait for a leader of the catalogue
+	taken    taken
 
 	mu       sync.RWMutex
 	streams  map[string]*Stream
@@ -177,15 +188,12 @@ var apiSubjects = []string{
 // maxRequests bounds the API requests that wait for a worker; more are refused.
 const maxRequests = 10_000
 
-// workers run requests and what follows from the log. Many may wait: for a commit, or for another node.
-const workers = 32
-
 // Start begins to serve. A node that is alone has recovered all its streams when it returns; one of a
 // cluster does so when enough others are there.
 func Start(cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, accounts: map[string]*account{}, blocks: index.NewCache(cmp.Or(cfg.IndexCache, defaultIndexCache))}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	e.jobs.init()
+	e.lanes.init()
 	e.metaJobs.engine = e
 	e.members.init(e)
 	e.system = &account{engine: e, name: systemAccount, bus: cfg.System}
@@ -195,9 +203,7 @@ func Start(cfg Config) (*Engine, error) {
 			streams: map[string]*Stream{}, offline: map[string]error{},
 		}
 	}
-	for range workers {
-		e.wg.Go(e.jobs.run)
-	}
+	e.lanes.start(&e.wg)
 	if err := e.start(); err != nil {
 		e.Close()
 		return nil, err
@@ -225,7 +231,7 @@ func (e *Engine) start() error {
 	}
 	e.wg.Go(e.members.run)
 	if e.stopStats, err = e.cfg.System.Subscribe(statsAskSubject, "", func(Msg) {
-		e.work(func() { e.members.stats.tell(e, true) })
+		e.work(turns, func() { e.members.stats.tell(e, true) })
 	}); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", statsAskSubject, err)
 	}
@@ -284,7 +290,7 @@ func (e *Engine) Close() {
 	if e.calls != nil {
 		e.calls.stop()
 	}
-	e.jobs.close()
+	e.lanes.close()
 	e.wg.Wait()
 }
 
@@ -296,9 +302,6 @@ func (e *Engine) Streams() int {
 	}
 	return n
 }
-
-// work runs fn on a worker.
-func (e *Engine) work(fn func()) { e.jobs.add(fn) }
 
 // stream returns a stream that this node leads.
 func (a *account) stream(name string) (*Stream, *api.Error) {
@@ -370,54 +373,4 @@ func (a *account) all() []*Stream {
 		all = append(all, s)
 	}
 	return all
-}
-
-// jobs is a queue of work for a fixed number of workers.
-type jobs struct {
-	mu     sync.Mutex
-	ready  *sync.Cond
-	queue  []func()
-	closed bool
-}
-
-func (j *jobs) init() { j.ready = sync.NewCond(&j.mu) }
-
-func (j *jobs) add(fn func()) {
-	j.mu.Lock()
-	j.queue = append(j.queue, fn)
-	j.mu.Unlock()
-	j.ready.Signal()
-}
-
-func (j *jobs) len() int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return len(j.queue)
-}
-
-// run works until the queue is closed and empty.
-func (j *jobs) run() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for {
-		for len(j.queue) == 0 {
-			if j.closed {
-				return
-			}
-			j.ready.Wait()
-		}
-		fn := j.queue[0]
-		j.queue[0] = nil
-		j.queue = j.queue[1:]
-		j.mu.Unlock()
-		fn()
-		j.mu.Lock()
-	}
-}
-
-func (j *jobs) close() {
-	j.mu.Lock()
-	j.closed = true
-	j.mu.Unlock()
-	j.ready.Broadcast()
 }

@@ -237,6 +237,26 @@ func TestStreamExpiresByAge(t *testing.T) {
 	})
 }
 
+// A lower max_age counts from when it is configured, not from when the timer of the old one is over.
+func TestStreamExpiresByALowerAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, newDisk())
+		defer s.engine.Close()
+		aged := func(age time.Duration) api.StreamConfig {
+			return streamConfig("S", func(c *api.StreamConfig) { c.MaxAge = age })
+		}
+		s.call("STREAM.CREATE.S", aged(24*time.Hour), nil)
+		s.bus.Publish("S.a", "", nil, []byte("x"))
+		synctest.Wait()
+		s.call("STREAM.UPDATE.S", aged(time.Minute), nil)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if n := s.call("STREAM.INFO.S", nil, nil)["state"].(map[string]any)["messages"]; n != 0.0 {
+			t.Errorf("%v messages after their time", n)
+		}
+	})
+}
+
 func TestStreamRefusesBeyondTheAccountsLimit(t *testing.T) {
 	s := newServer(t, newDisk())
 	defer s.engine.Close()

@@ -30,6 +30,7 @@ type disk struct {
 	blobs  map[uint64]map[uint64][]byte // objects
 	hold   bool                         // proposals wait for commit
 	refuse error                        // proposals are refused
+	noRoom bool                         // no other group is started
 	takes  []uint64                     // groups that take them nevertheless
 }
 
@@ -59,6 +60,10 @@ func newDisk() *disk {
 func (d *disk) Start(spec GroupSpec, m Machine) (Group, error) {
 	id := spec.Log
 	d.mu.Lock()
+	if d.noRoom {
+		d.mu.Unlock()
+		return nil, fmt.Errorf("start group %d: %w", spec.ID, ErrFull)
+	}
 	g := &diskGroup{disk: d, id: id, machine: m}
 	d.groups[id] = g
 	log, first := slices.Clone(d.logs[id]), max(1, d.first[id])
@@ -355,7 +360,17 @@ func (b *space) PublishAs(deliver, subj, reply string, header, data []byte) int 
 
 func (b *space) Burst() Burst { return b }
 
+func (b *space) Borrow() Burst { return b }
+
+func (b *space) Return() {}
+
+func (b *space) Push() {}
+
 func (b *space) Flush() {}
+
+func (b *space) SubscribeSoon(filter, queue string, fn func(Msg)) (func(), error) {
+	return b.Subscribe(filter, queue, fn)
+}
 
 func (b *space) HasInterest(subj string) bool { return len(b.receivers(subj)) > 0 }
 

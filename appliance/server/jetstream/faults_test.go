@@ -48,6 +48,43 @@ func TestEngineAnswersWhileTheLogRefuses(t *testing.T) {
 	})
 }
 
+// What could not be started for want of room is started when there is some.
+func TestStreamStartsWhenThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, newDisk())
+		defer s.engine.Close()
+		s.call("STREAM.CREATE.T", streamConfig("T"), nil)
+		room := func(there bool) {
+			s.disk.mu.Lock()
+			s.disk.noRoom = !there
+			s.disk.mu.Unlock()
+		}
+		answers := s.subscribe("r.>")
+		body, _ := json.Marshal(streamConfig("S"))
+		room(false)
+		s.bus.Publish("$JS.API.STREAM.CREATE.S", "r.create", nil, body)
+		consumer, _ := json.Marshal(durable("T", "C"))
+		s.bus.Publish("$JS.API.CONSUMER.DURABLE.CREATE.T.C", "r.consumer", nil, consumer)
+		time.Sleep(10 * time.Second)
+		s.bus.Publish("S.a", "r.full", nil, []byte("x"))
+		synctest.Wait()
+		for _, a := range answers.take() {
+			if !strings.Contains(a, "error") {
+				t.Errorf("without room: %s", a)
+			}
+		}
+		room(true)
+		time.Sleep(bringAgain + time.Second)
+		s.bus.Publish("S.a", "r.stored", nil, []byte("x"))
+		s.bus.Publish("$JS.API.CONSUMER.INFO.T.C", "r.info", nil, nil)
+		synctest.Wait()
+		got := answers.take()
+		if len(got) != 2 || strings.Contains(got[0]+got[1], "error") {
+			t.Errorf("with room: %v", got)
+		}
+	})
+}
+
 func TestEngineClosesWithACatalogueEntryInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t, newDisk())

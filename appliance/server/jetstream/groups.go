@@ -75,7 +75,8 @@ type Groups interface {
 	Await(done <-chan struct{}) error
 	// Logs returns the replicas that have a log, by GroupSpec.Log.
 	Logs() []uint64
-	// Remove stops a replica and deletes its log, durably. The log's number is not used again.
+	// Remove stops a replica and deletes its log, whose number is not used again. It does not wait for the disk: when
+	// the process ends before, Logs has it after the restart.
 	Remove(spec GroupSpec) error
 }
 

@@ -121,8 +121,8 @@ func (m *members) takeIn(n meta.Node) (joinAnswer, *api.Error) {
 		if err := m.putNode(n, old); err != nil {
 			return joinAnswer{}, err
 		}
+		m.wakeUp()
 	}
-	m.wakeUp()
 	return joinAnswer{}, nil
 }
 

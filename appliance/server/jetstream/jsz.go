@@ -24,7 +24,7 @@ func (e *Engine) metaView() groupView {
 // answer waits for its turn on the engine's workers; done is not called for a request that is for other servers.
 func (e *Engine) ServeServer(serve func(verb string, answer func(request []byte, done func(any, error))) error) error {
 	return serve("JSZ", func(request []byte, done func(any, error)) {
-		e.work(func() {
+		e.work(chores, func() {
 			if data, err := e.JSz(request); !errors.Is(err, ErrNotAsked) {
 				done(data, err)
 			}

@@ -69,7 +69,7 @@ func (l *Local) Scan(ctx context.Context, name, filter string, fn func(stream.Me
 	filters := []string{filter}
 	_, last := r.Bounds()
 	for seq, ok := r.Next(0, filters); ok && seq <= last; seq, ok = r.Next(seq+1, filters) {
-		m, err := r.load(seq)
+		m, err := r.load(seq, func() {})
 		if err == ErrNotStored {
 			continue
 		}

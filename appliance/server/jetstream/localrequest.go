@@ -102,13 +102,13 @@ func (l *Local) Answer(fn func(refusal *api.Error)) {
 	case !e.members.in():
 		return
 	case c.leads() && e.cfg.Cluster == "":
-		e.work(func() { fn(nil) })
+		e.work(services, func() { fn(nil) })
 		return
 	case !c.leads() && c.ledElsewhere():
 		return
 	case l.a.held.Add(1) > maxHeld:
 		l.a.held.Add(-1)
-		e.work(func() { fn(api.ErrInsufficientResources) })
+		e.work(services, func() { fn(api.ErrInsufficientResources) })
 		return
 	}
 	e.wg.Go(func() {

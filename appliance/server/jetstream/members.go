@@ -35,7 +35,7 @@ type asset struct {
 	memory           bool
 	spec             GroupSpec
 	group            Group
-	leaving          atomic.Bool // it is being handed over, see leaveFull
+	leaving          atomic.Bool // it is being handed over, see leave
 
 	// Guarded by the mu of members.
 	want   meta.Group // what the catalogue says
@@ -86,7 +86,7 @@ func (m *members) follow(a *asset, want meta.Group, term uint64) {
 	}
 	m.mu.Unlock()
 	if elected && len(want.Members) > 1 {
-		m.engine.work(func() { m.adviseElected(a) })
+		m.engine.work(chores, func() { m.adviseElected(a) })
 	}
 	switch {
 	case drive:
@@ -113,9 +113,16 @@ func (s *Stream) tellMembers() {
 	if group == nil || ms == nil {
 		return
 	}
-	s.account.engine.members.follow(&asset{
+	m := &s.account.engine.members
+	m.follow(&asset{
 		account: s.account, stream: s.name, memory: s.storage == api.MemoryStorage, spec: s.spec, group: group,
 	}, ms.Group, term)
+	s.mu.RLock()
+	stopped := s.stopped
+	s.mu.RUnlock()
+	if stopped { // since then
+		m.forget(s.spec.ID, group)
+	}
 }
 
 // tellMembers does so for a durable consumer that has a group.
@@ -129,17 +136,30 @@ func (c *consumerEntry) tellMembers() {
 		term = c.want.term
 	}
 	c.mu.Unlock()
-	c.stream.account.engine.members.follow(&asset{
+	m := &c.stream.account.engine.members
+	m.follow(&asset{
 		account: c.stream.account, stream: c.stream.name, consumer: c.name, memory: memory, spec: c.spec, group: group,
 	}, want, term)
+	c.mu.Lock()
+	stopped := c.stopped
+	c.mu.Unlock()
+	if stopped { // since then
+		m.forget(c.id, group)
+	}
 }
 
-// forget is told that a replica does not run here any more.
-func (m *members) forget(group uint64) {
+// forget is told that a replica does not run here any more. Another one of its group may.
+func (m *members) forget(id uint64, group Group) {
 	m.mu.Lock()
-	delete(m.assets, group)
+	a := m.assets[id]
+	known := a != nil && a.group == group
+	if known {
+		delete(m.assets, id)
+	}
 	m.mu.Unlock()
-	m.driver.forget(group)
+	if known {
+		m.driver.forget(id)
+	}
 }
 
 // asset returns the replica of a group that runs here, nil if there is none.
@@ -228,6 +248,9 @@ func (m *members) run() {
 		m.stats.tell(m.engine, false)
 		m.lookForLeaders(time.Now())
 		m.lookForSelf()
+		if m.out.Load() {
+			m.leave()
+		}
 		if m.engine.catalog.leads() {
 			m.lookAfterNodes()
 			m.repair()

@@ -100,6 +100,9 @@ func (r *request) msgDelete() (any, *api.Error) {
 	if err := api.Decode(r.body, &d); err != nil {
 		return nil, err
 	}
+	if s.awaitRead() != nil {
+		return nil, api.ErrClusterNotAvail
+	}
 	s.mu.RLock()
 	cfg := s.machine.Config()
 	first, last := s.machine.Bounds()
@@ -188,7 +191,7 @@ func (r *request) directGet() {
 	case err != nil:
 		r.status("500 Unreadable Message")
 	default:
-		r.sendDirect(s, m, g.NoHeaders, "")
+		r.sendDirect(r.account.bus, s, m, g.NoHeaders, "")
 	}
 }
 
@@ -292,6 +295,8 @@ func (r *request) sendBatch(s *Stream, g *api.MsgGetRequest, seqs []uint64, pend
 	if budget == 0 {
 		budget = maxDirectBytes
 	}
+	out := r.account.bus.Borrow()
+	defer out.Return()
 	var buf []byte
 	for _, seq := range seqs {
 		*pending -= min(*pending, 1)
@@ -303,8 +308,9 @@ func (r *request) sendBatch(s *Stream, g *api.MsgGetRequest, seqs []uint64, pend
 			r.status("500 Unreadable Message")
 			return 0, false
 		}
-		r.sendDirect(s, m, bare, fmt.Sprintf("Nats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n", *pending, last))
+		r.sendDirect(out, s, m, bare, fmt.Sprintf("Nats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n", *pending, last))
 		last = seq
+		out.Push() // the next one is read from the disk first
 		if budget -= len(m.Subject) + len(m.Header) + len(m.Data); budget <= 0 {
 			break
 		}
@@ -318,9 +324,11 @@ func (r *request) endOfBatch(pending, last uint64, extra string) {
 }
 
 // sendDirect sends a stored message with the headers of a direct get in front of its own.
-func (r *request) sendDirect(s *Stream, m stream.Message, bare bool, extra string) {
+func (r *request) sendDirect(out interface {
+	Publish(subject, reply string, header, data []byte) int
+}, s *Stream, m stream.Message, bare bool, extra string) {
 	if bare {
-		r.account.bus.Publish(r.reply, "", nil, m.Data)
+		out.Publish(r.reply, "", nil, m.Data)
 		return
 	}
 	var b strings.Builder
@@ -337,7 +345,7 @@ func (r *request) sendDirect(s *Stream, m stream.Message, bare bool, extra strin
 	b.WriteString("Nats-Time-Stamp: " + m.Time.Format(time.RFC3339Nano) + "\r\n")
 	b.WriteString(extra)
 	b.WriteString("\r\n")
-	r.account.bus.Publish(r.reply, "", []byte(b.String()), m.Data)
+	out.Publish(r.reply, "", []byte(b.String()), m.Data)
 }
 
 // status answers with a header-only status line.

@@ -72,7 +72,7 @@ func (m *members) serveMeta() error {
 		}
 		return err
 	}
-	if err := add(e.calls.serve(leaderSubject(metaGroup), e.catalog.takeCall)); err != nil {
+	if err := add(e.calls.serveLeader(metaGroup, e.catalog.takeCall)); err != nil {
 		return err
 	}
 	if e.cfg.Cluster == "" {
@@ -116,18 +116,57 @@ func (m *members) lookAfterNodes() {
 	})
 }
 
-// lookForSelf notes that this node was removed.
+// lookForSelf notes that this node was removed. One that was away then is not told by the catalogue, which goes on
+// without it, so it asks.
 func (m *members) lookForSelf() {
 	e := m.engine
+	if e.cfg.Cluster != "" && !m.out.Load() && e.registered() && !e.catalog.leads() && e.catalog.leaderless() {
+		if refused, _ := e.askToJoin(); refused != nil {
+			m.refused(refused)
+		}
+	}
 	if n, ok := e.catalog.node(e.cfg.Node); ok && n.Removed && !m.out.Swap(true) {
 		e.cfg.Logger.Error("this node was removed from the cluster; it serves no streams any more. To let this server in again as a new one, empty its store",
 			"node", peerID(n.ID), "name", n.Name)
 	}
 }
 
+// leave gives up what a node leads that was removed: leadership goes to others, and streams that are on no node of the
+// cluster take nothing more, since nobody will have what is in them. Replicas of others stay, as voters that may be needed, until
+// they are moved away.
+func (m *members) leave() {
+	for _, a := range m.all() {
+		m.mu.Lock()
+		members, leads := a.want.Members, a.term != 0
+		m.mu.Unlock()
+		alone := !slices.ContainsFunc(members, func(o meta.Member) bool {
+			n, known := m.engine.catalog.node(o.Node)
+			return o.Node != m.engine.cfg.Node && !(known && n.Removed)
+		})
+		switch {
+		case !alone && leads:
+			m.engine.leave(a, "this node was removed from the cluster", 0)
+		case !alone || a.consumer != "":
+		default:
+			s := a.account.local(a.stream)
+			if s == nil {
+				continue
+			}
+			m.engine.cfg.Logger.Error("stream is not served any more: it has replicas only on nodes that were removed from the cluster",
+				"account", a.account.name, "stream", a.stream)
+			a.account.forget(s)
+			s.shutdown()
+			a.account.setOffline(a.stream, errNotIn)
+		}
+	}
+}
+
 // removeNode puts a node out of the registry. What it carries goes to others as repair finds room for it.
 func (m *members) removeNode(n meta.Node) *api.Error {
 	c := m.engine.catalog
+	if !slices.ContainsFunc(c.nodes(), func(o meta.Node) bool { return !o.Removed && o.ID != n.ID }) {
+		return api.ErrClusterNoPeersF("the last storage node of a cluster cannot be removed")
+	}
 	if _, known := c.node(n.ID); !known { // a founder that never came
 		n.Name = peerID(n.ID)
 		if _, _, err := c.do(&meta.Entry{Op: meta.OpPutNode, Node: &n}); err != nil {

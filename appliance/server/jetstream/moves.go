@@ -29,11 +29,11 @@ func (e *Engine) systemRequest(m Msg) {
 		Call: call, account: e.system, reply: reply, answer: func(body []byte) { e.system.bus.Publish(reply, "", nil, body) },
 		header: append([]byte(nil), m.Header...), body: append([]byte(nil), m.Data...),
 	}
-	if e.jobs.len() >= maxRequests {
+	if e.lanes[requests].len() >= maxRequests {
 		r.respond(api.Response{Type: call.Type, Error: api.ErrInsufficientResources})
 		return
 	}
-	e.work(r.serve)
+	e.work(requests, r.serve)
 }
 
 // serverRemove puts a node out of the cluster for ever: it comes back only as a new one.
@@ -127,6 +127,54 @@ func (r *request) streamPeerRemove() (any, *api.Error) {
 		return nil, api.ErrClusterPeerNotMember
 	}
 	if _, err := e.moveStream(ms, n.ID, nil); err != nil {
+		if err.Is(api.ErrClusterNotAvail) {
+			return nil, err
+		}
+		return nil, api.ErrPeerRemap
+	}
+	return api.SuccessResponse{Response: r.ok(), Success: true}, nil
+}
+
+// consumerPeerRemove moves the replica of a durable consumer that a node has to another node of its stream.
+func (r *request) consumerPeerRemove() (any, *api.Error) {
+	e := r.account.engine
+	if e.cfg.Cluster == "" {
+		return nil, api.ErrClusterRequired
+	}
+	if api.CheckEmpty(r.body) == nil {
+		return nil, api.ErrBadRequest
+	}
+	var q api.PeerRequest
+	if err := api.Decode(r.body, &q); err != nil {
+		return nil, err
+	}
+	ms, ok := e.catalog.stream(r.account.name, r.Call.Stream)
+	mc, is := e.catalog.consumer(r.account.name, r.Call.Stream, r.Call.Consumer)
+	switch {
+	case q.Peer == "":
+		return nil, api.ErrBadRequest
+	case !ok:
+		return nil, api.ErrStreamNotFound
+	case !is:
+		return nil, api.ErrConsumerNotFound
+	}
+	n, known := e.nodeNamed(q.Peer)
+	if !known || !carries(&mc.Group, n.ID) {
+		return nil, api.ErrClusterPeerNotMember
+	}
+	var nodes []uint64
+	for _, m := range mc.Group.Carrying() {
+		if m.Node != n.ID {
+			nodes = append(nodes, m.Node)
+		}
+	}
+	i := slices.IndexFunc(ms.Group.Carrying(), func(m meta.Member) bool { return !carries(&mc.Group, m.Node) && e.online(m.Node) })
+	if i < 0 {
+		return nil, api.ErrPeerRemap
+	}
+	entry := placeEntry(ms, append(nodes, ms.Group.Carrying()[i].Node))
+	entry.Consumer = mc.Name
+	if _, _, err := e.catalog.do(entry); err != nil {
 		if err.Is(api.ErrClusterNotAvail) {
 			return nil, err
 		}

@@ -171,7 +171,7 @@ func (s *Stream) refuseLocked(p *proposal, err error) (tell func()) {
 		}
 		reply := s.refusal(api.ErrStreamStoreFailedF(err.Error()))
 		return func() {
-			s.answer(&refused, reply)
+			s.refuseAll(refused, reply)
 			p.done(stream.Effects{}, api.ErrStreamStoreFailedF(err.Error()))
 		}
 	}
@@ -184,7 +184,7 @@ func (s *Stream) refuseLocked(p *proposal, err error) (tell func()) {
 	reply := s.refusal(api.ErrStreamStoreFailedF(err.Error()))
 	return func() {
 		for _, a := range refused {
-			s.answer(&a, reply)
+			s.refuseAll(a, reply)
 		}
 	}
 }
@@ -299,8 +299,7 @@ func (s *Stream) apply(index uint64, entry []byte) {
 	s.pump() // before the acks leave, so that the next batch is on its way to the disk meanwhile
 	switch {
 	case p == nil:
-	case err != nil && p.messages:
-		s.answer(&p.acks, s.refusal(api.ErrStreamStoreFailedF(err.Error())))
+	case err != nil && p.messages: // the group has stored it, though this replica cannot show it: nothing is true
 	case err != nil:
 		if p.done != nil {
 			p.done(fx, api.ErrStreamGeneralF(err.Error()))

@@ -96,11 +96,17 @@ func (s *Stream) damaged(err error) error {
 	return err
 }
 
-// failLocked takes the stream offline: it takes and removes nothing more.
+// failLocked takes the stream offline: it takes and removes nothing more. What is led here of it and its consumers
+// goes to other replicas, if there are any.
 func (s *Stream) failLocked(err error) {
 	if s.failed == nil {
 		s.failed = err
 		s.log.Error("stream stopped", "account", s.account.name, "error", err)
+		e := s.account.engine
+		e.leaveFailed(s.spec.ID)
+		for _, c := range s.consumers {
+			e.leaveFailed(c.id)
+		}
 	}
 	s.openedLocked() // never will
 }
@@ -189,8 +195,8 @@ func (r *reader) TimeToSeq(t time.Time) uint64 {
 }
 
 // load returns message seq. Reading in order costs one read of the journal for many messages. The
-// slices stay valid until the next call.
-func (r *reader) load(seq uint64) (stream.Message, error) {
+// slices stay valid until the next call. It calls waits before it reads the journal.
+func (r *reader) load(seq uint64, waits func()) (stream.Message, error) {
 	limit := 0
 	if seq == r.next {
 		limit = readAhead
@@ -209,6 +215,7 @@ func (r *reader) load(seq uint64) (stream.Message, error) {
 		return stream.Message{}, ErrNotStored
 	}
 	if !r.holds(place) {
+		waits()
 		r.window = slices.Grow(r.window[:0], int(place.Len))[:place.Len]
 		r.place = place
 		if err := r.s.store.ReadAt(r.s.spec.Log, place.Index, int(place.Off), r.window); err != nil {

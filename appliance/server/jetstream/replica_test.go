@@ -499,6 +499,20 @@ func TestConsumerAsksForSnapshots(t *testing.T) {
 	})
 }
 
+// Somebody else calls the first election when the preferred replica's node is away.
+func TestFirstIsThere(t *testing.T) {
+	const a, b, c = 1<<meta.NodeBits | 1, 2<<meta.NodeBits | 1, 3<<meta.NodeBits | 1
+	away := map[uint64]bool{}
+	e := &Engine{cfg: Config{Node: meta.NodeOf(a), Online: func(node uint64) bool { return !away[node] }}}
+	spec := GroupSpec{ID: 7, Began: []uint64{a, b, c}}
+	for _, tc := range []struct{ gone, want uint64 }{{0, b}, {b, c}, {c, a}} {
+		away[meta.NodeOf(tc.gone)] = true
+		if got := e.first(&spec); got != tc.want {
+			t.Errorf("%v away: %x calls the first election, want %x", away, got, tc.want)
+		}
+	}
+}
+
 // The preferred replica calls elections until somebody leads, the others do not.
 func TestCampaign(t *testing.T) {
 	inRing(t, api.LimitsPolicy, func(r *ring) {

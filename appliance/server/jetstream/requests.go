@@ -38,15 +38,33 @@ func (a *account) request(m Msg) {
 		r.await(string(m.Subject), v.await)
 		return
 	}
+	if changes(call.Verb) && !a.taken.first(string(m.Subject), reply, m.Header) {
+		return
+	}
 	a.requests.Add(1)
 	switch {
-	case a.engine.jobs.len() >= maxRequests:
+	case a.engine.lanes[requests].len() >= maxRequests:
 		r.respond(api.Response{Type: call.Type, Error: api.ErrInsufficientResources})
+	case v.leaderless:
+		r.refuse()
 	case v.refusal != nil:
-		a.engine.work(func() { r.fail(v.refusal) })
+		a.engine.work(requests, func() { r.fail(v.refusal) })
 	default:
-		a.engine.work(r.serve)
+		a.engine.work(requests, r.serve)
 	}
+}
+
+// refuseAfter is how long a node waits before it says that the cluster has no leader. One that comes back
+// after it was cut off gets requests before it hears of the leader, and must not answer before that does.
+const refuseAfter = 2 * time.Second
+
+// refuse answers that there is no leader, unless there is one by then. It does not wait.
+func (r *request) refuse() {
+	time.AfterFunc(refuseAfter, func() {
+		if e := r.account.engine; e.catalog.leaderless() {
+			e.work(requests, func() { r.fail(api.ErrClusterNotAvail) })
+		}
+	})
 }
 
 // electionWait is how long a request waits for a group to have a leader again.
@@ -58,7 +76,7 @@ func (r *request) await(subject string, group uint64) {
 	a := r.account
 	a.engine.calls.whenLed(group, electionWait, func(led bool) {
 		if led {
-			a.bus.Publish(subject, r.reply, r.header, r.body)
+			a.bus.Publish(subject, r.reply, sentAgain(r.header), r.body)
 			return
 		}
 		a.requests.Add(1)
@@ -75,43 +93,74 @@ func (r *request) serve() {
 		r.fail(api.ErrRequiredApiLevel)
 		return
 	}
-	handlers := map[api.Verb]func(*request) (any, *api.Error){
-		api.VerbAccountInfo:             (*request).accountInfo,
-		api.VerbStreamCreate:            (*request).streamCreate,
-		api.VerbStreamUpdate:            (*request).streamUpdate,
-		api.VerbStreamDelete:            (*request).streamDelete,
-		api.VerbStreamInfo:              (*request).streamInfo,
-		api.VerbStreamNames:             (*request).streamNames,
-		api.VerbStreamList:              (*request).streamList,
-		api.VerbStreamPurge:             (*request).streamPurge,
-		api.VerbMsgGet:                  (*request).msgGet,
-		api.VerbMsgDelete:               (*request).msgDelete,
-		api.VerbConsumerCreate:          (*request).consumerCreate,
-		api.VerbDurableCreate:           (*request).consumerCreate,
-		api.VerbConsumerInfo:            (*request).consumerInfo,
-		api.VerbConsumerNames:           (*request).consumerNames,
-		api.VerbConsumerList:            (*request).consumerList,
-		api.VerbConsumerDelete:          (*request).consumerDelete,
-		api.VerbConsumerPause:           (*request).consumerPause,
-		api.VerbConsumerReset:           (*request).consumerReset,
-		api.VerbStreamStepDown:          (*request).streamStepDown,
-		api.VerbStreamPeerRemove:        (*request).streamPeerRemove,
-		api.VerbStreamCancelMove:        (*request).streamCancelMove,
-		api.VerbConsumerStepDown:        (*request).consumerStepDown,
-		api.VerbAccountStreamMove:       (*request).accountStreamMove,
-		api.VerbAccountStreamCancelMove: (*request).accountStreamCancelMove,
-		api.VerbMetaStepDown:            (*request).metaStepDown,
-		api.VerbServerRemove:            (*request).serverRemove,
-		api.VerbServerEvacuate:          (*request).serverEvacuate,
-		api.VerbUnserved:                func(r *request) (any, *api.Error) { return nil, r.Refusal },
-	}
-	response, err := handlers[r.Verb](r)
+	response, err := r.handle()
 	switch {
 	case err != nil:
 		r.fail(err)
 	case response != answered:
 		r.respond(response)
 	}
+}
+
+// handle carries the request out.
+func (r *request) handle() (any, *api.Error) {
+	switch r.Verb {
+	case api.VerbAccountInfo:
+		return r.accountInfo()
+	case api.VerbStreamCreate:
+		return r.streamCreate()
+	case api.VerbStreamUpdate:
+		return r.streamUpdate()
+	case api.VerbStreamDelete:
+		return r.streamDelete()
+	case api.VerbStreamInfo:
+		return r.streamInfo()
+	case api.VerbStreamNames:
+		return r.streamNames()
+	case api.VerbStreamList:
+		return r.streamList()
+	case api.VerbStreamPurge:
+		return r.streamPurge()
+	case api.VerbMsgGet:
+		return r.msgGet()
+	case api.VerbMsgDelete:
+		return r.msgDelete()
+	case api.VerbConsumerCreate, api.VerbDurableCreate:
+		return r.consumerCreate()
+	case api.VerbConsumerInfo:
+		return r.consumerInfo()
+	case api.VerbConsumerNames:
+		return r.consumerNames()
+	case api.VerbConsumerList:
+		return r.consumerList()
+	case api.VerbConsumerDelete:
+		return r.consumerDelete()
+	case api.VerbConsumerPause:
+		return r.consumerPause()
+	case api.VerbConsumerReset:
+		return r.consumerReset()
+	case api.VerbStreamStepDown:
+		return r.streamStepDown()
+	case api.VerbStreamPeerRemove:
+		return r.streamPeerRemove()
+	case api.VerbConsumerPeerRemove:
+		return r.consumerPeerRemove()
+	case api.VerbStreamCancelMove:
+		return r.streamCancelMove()
+	case api.VerbConsumerStepDown:
+		return r.consumerStepDown()
+	case api.VerbAccountStreamMove:
+		return r.accountStreamMove()
+	case api.VerbAccountStreamCancelMove:
+		return r.accountStreamCancelMove()
+	case api.VerbMetaStepDown:
+		return r.metaStepDown()
+	case api.VerbServerRemove:
+		return r.serverRemove()
+	case api.VerbServerEvacuate:
+		return r.serverEvacuate()
+	}
+	return nil, r.Refusal // of VerbUnserved
 }
 
 // answered is the response of a request that another node has answered.
@@ -157,3 +206,13 @@ func (r *request) respond(v any) {
 }
 
 func (r *request) stream() (*Stream, *api.Error) { return r.account.stream(r.Call.Stream) }
+
+// current is stream for what is answered by what the stream holds: its replica here has all that was
+// acknowledged before, also by a leader that it does not know of yet.
+func (r *request) current() (*Stream, *api.Error) {
+	s, err := r.stream()
+	if err == nil && s.awaitRead() != nil {
+		return nil, api.ErrClusterNotAvail
+	}
+	return s, err
+}

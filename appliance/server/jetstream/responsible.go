@@ -1,6 +1,8 @@
 package jetstream
 
 import (
+	"errors"
+
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/meta"
 )
@@ -20,7 +22,7 @@ func scopeOf(c *api.Call) scope {
 	case c.Stream == "":
 		return scopeMeta
 	case c.Verb == api.VerbStreamCreate, c.Verb == api.VerbStreamUpdate, c.Verb == api.VerbStreamDelete,
-		c.Verb == api.VerbStreamPeerRemove, c.Verb == api.VerbStreamCancelMove, c.Account != "":
+		c.Verb == api.VerbStreamPeerRemove, c.Verb == api.VerbStreamCancelMove, c.Verb == api.VerbConsumerPeerRemove, c.Account != "":
 		return scopeMeta
 	case c.Verb == api.VerbConsumerStepDown, c.Verb == api.VerbConsumerInfo, c.Verb == api.VerbConsumerPause, c.Verb == api.VerbConsumerReset:
 		return scopeConsumer
@@ -30,9 +32,10 @@ func scopeOf(c *api.Call) scope {
 
 // verdict is who answers a request.
 type verdict struct {
-	mine    bool       // this node does
-	refusal *api.Error // all that there is to say
-	await   uint64     // the group whose leader will answer, when there is one again; 0: none
+	mine       bool       // this node does
+	refusal    *api.Error // all that there is to say
+	leaderless bool       // nobody does, if that lasts: the meta group has no leader
+	await      uint64     // the group whose leader will answer, when there is one again; 0: none
 }
 
 // responsible tells what this node does about a request. For what has no leader, the leader of the group
@@ -52,10 +55,7 @@ func (a *account) responsible(call *api.Call) verdict {
 	}
 	c := a.engine.catalog
 	if !c.leads() {
-		if c.leaderless() {
-			return verdict{mine: true, refusal: api.ErrClusterNotAvail}
-		}
-		return verdict{}
+		return verdict{leaderless: c.leaderless()}
 	}
 	if kind == scopeMeta {
 		return verdict{mine: true}
@@ -63,6 +63,9 @@ func (a *account) responsible(call *api.Call) verdict {
 	ms, ok := c.stream(a.name, call.Stream)
 	if !ok || a.offlineHere(call.Stream, &ms) {
 		return verdict{mine: true} // says that it does not exist, or why it cannot be served
+	}
+	if c.lost(a.name, call.Stream) {
+		return verdict{mine: true, refusal: api.ErrStreamOfflineReasonF(errLost.Error())}
 	}
 	if a.engine.calls.led(ms.Group.ID) {
 		return verdict{}
@@ -89,6 +92,9 @@ func (s *Stream) responsible(call *api.Call, kind scope) verdict {
 	}
 	return verdict{await: c.id}
 }
+
+// errLost is why a stream is offline for ever.
+var errLost = errors.New("all nodes with a replica of it were removed from the cluster; it can be deleted")
 
 // offlineHere reports whether a stream's only replica is here and cannot be served.
 func (a *account) offlineHere(name string, ms *meta.Stream) bool {

@@ -25,6 +25,7 @@ func (s *Stream) unneeded(seqs []uint64) []uint64 {
 func (s *Stream) needed(seq uint64, consumers []*consumerEntry) bool {
 	s.mu.RLock()
 	subj, ok, err := s.machine.SubjectOf(seq)
+	ok = ok && s.known
 	s.mu.RUnlock()
 	if err != nil {
 		s.damaged(err)
@@ -61,7 +62,7 @@ func (s *Stream) sweepSoon() {
 	if s.sweeping.Swap(true) {
 		return
 	}
-	s.account.engine.work(func() {
+	s.account.engine.work(turns, func() {
 		s.sweeping.Store(false) // before it looks: what comes from here on may be missed
 		if s.leads() {
 			s.sweep()
@@ -108,10 +109,13 @@ func (s *Stream) doubtfulLocked() ([]uint64, error) {
 // kept tells when that is done.
 func (s *Stream) retain() {
 	s.mu.RLock()
-	retention := s.machine.Config().Retention
+	retention, known := s.machine.Config().Retention, s.known
 	s.mu.RUnlock()
 	for _, c := range s.allConsumers() {
 		c.Retain(retention != api.LimitsPolicy)
+	}
+	if retention != api.LimitsPolicy && !known {
+		return // comes again
 	}
 	kept := func(_ stream.Effects, err *api.Error) {
 		if err == nil {

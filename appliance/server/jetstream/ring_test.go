@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,7 @@ import (
 type ring struct {
 	*testing.T
 	space, system *space
+	decided       atomic.Uint64 // the last entry of the catalogue
 	nodes         []*ringNode
 	groups        map[uint64]*ringGroup
 }
@@ -76,10 +78,15 @@ func inRing(t *testing.T, retention api.Retention, test func(r *ring)) {
 		for i := range 3 {
 			r.nodes = append(r.nodes, r.startNode(i))
 		}
+		if _, err := r.nodes[0].engine.calls.serve(leaderSubject(metaGroup), func([]byte) (any, *api.Error) {
+			return r.decided.Load(), nil
+		}); err != nil {
+			t.Fatal(err)
+		}
 		config := &api.StreamConfig{Name: "S", Subjects: []string{"S.*"}, Retention: retention, Replicas: 3,
 			MaxMsgs: -1, MaxBytes: -1, MaxMsgsPer: -1, MaxMsgSize: -1, MaxConsumers: -1}
 		for _, n := range r.nodes {
-			ms := meta.Stream{Account: "A", Name: "S", Created: time.Now(), Config: config}
+			ms := meta.Stream{Account: "A", Name: "S", Created: time.Now(), Config: config, Group: ringPlaces(ringStream)}
 			var err error
 			if n.stream, err = n.engine.accounts["A"].start(ms, r.spec(ringStream, n)); err != nil {
 				t.Fatal(err)
@@ -97,16 +104,17 @@ func (r *ring) startNode(i int) *ringNode {
 	e := &Engine{accounts: map[string]*account{}, blocks: index.NewCache(1 << 20), cfg: Config{
 		Groups: n, Log: n.disk, Bus: func(string) Bus { return r.space }, System: r.system, Cluster: "C",
 		Logger: slog.New(slog.DiscardHandler), Version: "2.15.0", Node: uint64(i+1)<<20 | 1<<20 - 1,
+		Replica: uint64(i+1) << 20, Founders: []uint64{1 << 20, 2 << 20, 3 << 20},
+		Online: func(uint64) bool { return true },
 	}}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	e.jobs.init()
+	e.lanes.init()
 	e.catalog = &catalog{engine: e, machine: meta.New(1)}
+	e.catalog.carrier.init(e.catalog)
 	e.members.init(e)
 	e.accounts["A"] = &account{engine: e, name: "A", bus: r.space, limits: api.Unlimited(),
 		streams: map[string]*Stream{}, offline: map[string]error{}}
-	for range 4 {
-		e.wg.Go(e.jobs.run)
-	}
+	e.lanes.start(&e.wg)
 	var err error
 	if e.calls, err = startCalls(e, r.system); err != nil {
 		r.Fatal(err)
@@ -120,7 +128,7 @@ func (r *ring) close() {
 		n.engine.cancel()
 		n.stream.shutdown()
 		n.engine.calls.stop()
-		n.engine.jobs.close()
+		n.engine.lanes.close()
 		n.engine.wg.Wait()
 	}
 }
@@ -142,7 +150,7 @@ func (r *ring) consumer(cfg api.ConsumerConfig, leader int) {
 	}
 	for _, n := range r.nodes {
 		mc := meta.Consumer{Account: "A", Stream: "S", Name: "C", Created: time.Now(), Config: &cfg}
-		mc.Group.ID = ringConsumer
+		mc.Group = ringPlaces(ringConsumer)
 		if err := n.stream.startConsumer(mc, r.spec(ringConsumer, n)); err != nil {
 			r.Fatal(err)
 		}
@@ -151,6 +159,15 @@ func (r *ring) consumer(cfg api.ConsumerConfig, leader int) {
 		r.elect(ringConsumer, leader, 0)
 	}
 	synctest.Wait()
+}
+
+// ringPlaces says that a group is on all nodes.
+func ringPlaces(id uint64) meta.Group {
+	g := meta.Group{ID: id}
+	for i := range uint64(3) {
+		g.Members = append(g.Members, meta.Member{Node: (i+1)<<20 | 1<<20 - 1, Replica: i + 1})
+	}
+	return g
 }
 
 // entry is a node's replica of the consumer.
@@ -194,7 +211,7 @@ func (r *ring) listen(subj string) *letters {
 	r.space.Subscribe(subj, "", func(m Msg) {
 		in.mu.Lock()
 		defer in.mu.Unlock()
-		in.list = append(in.list, letter{string(m.Reply), string(m.Header)})
+		in.list = append(in.list, letter{string(m.Reply), string(m.Header), string(m.Data)})
 	})
 	return in
 }
@@ -204,7 +221,7 @@ type letters struct {
 	list []letter
 }
 
-type letter struct{ reply, header string }
+type letter struct{ reply, header, data string }
 
 // take returns what came since the last call.
 func (in *letters) take() []letter {
@@ -387,7 +404,21 @@ func (p *ringReplica) Leader() (replica, term uint64) {
 	return p.group.leader.spec.Replica, p.group.term
 }
 
-func (p *ringReplica) Status(context.Context) (GroupStatus, error) { return GroupStatus{}, nil }
+func (p *ringReplica) Status(context.Context) (GroupStatus, error) {
+	g := p.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := GroupStatus{Term: g.term, Commit: uint64(len(g.log)), Voters: p.spec.Began}
+	if g.leader != nil {
+		s.Lead = g.leader.spec.Replica
+	}
+	for _, o := range g.replicas {
+		if g.leader == p && o != nil && o != p {
+			s.Progress = append(s.Progress, ReplicaProgress{Replica: o.spec.Replica, Match: uint64(o.applied), Active: !o.cut})
+		}
+	}
+	return s, nil
+}
 
 func (p *ringReplica) Campaign() {
 	p.group.mu.Lock()
@@ -395,7 +426,17 @@ func (p *ringReplica) Campaign() {
 	p.campaigns++
 }
 
-func (p *ringReplica) TransferLeader(uint64) {}
+func (p *ringReplica) TransferLeader(to uint64) {
+	g := p.group
+	g.mu.Lock()
+	old := g.term
+	g.term++
+	g.leader, g.pending = g.replicas[to-1], nil
+	m, term := g.leader.machine, g.term
+	g.mu.Unlock()
+	p.machine.Lead(old, false)
+	m.Lead(term, true)
+}
 
 func (p *ringReplica) ChangeMembers(_ Change, done func(error)) { done(nil) }
 

@@ -2,7 +2,7 @@ package jetstream
 
 import "sync"
 
-// serial runs functions one after the other, in order, on the engine's workers.
+// serial runs functions one after the other, in order, in the lane turns.
 type serial struct {
 	engine *Engine
 
@@ -18,7 +18,7 @@ func (s *serial) add(fn func()) {
 	s.queue = append(s.queue, fn)
 	if !s.running {
 		s.running = true
-		s.engine.work(s.next)
+		s.engine.work(turns, s.next)
 	}
 }
 
@@ -33,6 +33,6 @@ func (s *serial) next() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running = len(s.queue) > 0; s.running {
-		s.engine.work(s.next)
+		s.engine.work(turns, s.next)
 	}
 }

@@ -44,11 +44,11 @@ func (s *source) LastPerSubject(filters []string, upTo uint64) []uint64 {
 // TimeToSeq returns the first message stored at or after t, or the sequence after the last.
 func (s *source) TimeToSeq(t time.Time) uint64 { return s.reader.TimeToSeq(t) }
 
-// Load fills m with the message seq.
-func (s *source) Load(seq uint64, m *delivery.Message) error {
+// Load fills m with the message seq. It calls waits before it reads the journal.
+func (s *source) Load(seq uint64, m *delivery.Message, waits func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stored, err := s.reader.load(seq)
+	stored, err := s.reader.load(seq, waits)
 	if err == ErrNotStored {
 		return delivery.ErrGone
 	}
@@ -62,6 +62,14 @@ func (s *source) Load(seq uint64, m *delivery.Message) error {
 	m.Header = append(m.Header[:0], stored.Header...)
 	m.Data = append(m.Data[:0], stored.Data...)
 	return nil
+}
+
+// Borrow returns a publisher for one burst.
+func (b deliveryBus) Borrow() delivery.Publisher { return b.Bus.Borrow() }
+
+// SubscribeSoon is Subscribe for what is rarely used.
+func (b deliveryBus) SubscribeSoon(subject, queue string, handle func(delivery.Request)) (func(), error) {
+	return b.Bus.SubscribeSoon(subject, queue, func(m Msg) { handle(delivery.Request(m)) })
 }
 
 // deliveryBus is an account's bus as a consumer sees it.

@@ -116,19 +116,49 @@ func (e *Engine) handOver(group Group, self uint64, p *api.Placement) *api.Error
 // little more than an election timeout, after which a group gives one up.
 const handOverWait = 2500 * time.Millisecond
 
+// retryFailed is when a replica that failed and leads tries again to hand over.
+const retryFailed = 5 * time.Second
+
 // leaveFull hands over what is led here when the disk of this node is full and that of another may not be. It does
-// not wait, and does it once at a time.
-func (e *Engine) leaveFull(group uint64) {
-	a := e.members.asset(group)
+// not wait.
+func (e *Engine) leaveFull(group uint64) { e.leave(e.members.asset(group), "the disk is full", 0) }
+
+// leaveFailed hands over what is led here by a replica that can be served no more, while others can. It goes on until
+// somebody else leads, and does not wait.
+func (e *Engine) leaveFailed(group uint64) {
+	e.leave(e.members.asset(group), "the replica here has failed", retryFailed)
+}
+
+// leave hands over what is led here, and if nobody takes it over tries again after a pause, if that is not 0. It does
+// so once at a time, not at all without an asset, and does not wait.
+func (e *Engine) leave(a *asset, why string, again time.Duration) {
 	if a == nil || !a.leaving.CompareAndSwap(false, true) {
 		return
 	}
-	e.work(func() {
-		err := e.handOver(a.group, a.spec.Replica, nil)
-		if err == nil {
-			e.cfg.Logger.Warn("leadership handed over: the disk is full", "account", a.account.name, "stream", a.stream, "consumer", a.consumer)
+	e.work(chores, func() {
+		e.members.mu.Lock()
+		several := len(a.want.Members) > 1
+		e.members.mu.Unlock()
+		err := api.ErrClusterNoPeersF("there is no other replica")
+		if several {
+			err = e.handOver(a.group, a.spec.Replica, nil)
 		}
-		time.AfterFunc(time.Second, func() { a.leaving.Store(false) })
+		if err == nil {
+			e.cfg.Logger.Warn("leadership handed over: "+why, "account", a.account.name, "stream", a.stream, "consumer", a.consumer)
+		}
+		switch {
+		case again == 0:
+			time.AfterFunc(time.Second, func() { a.leaving.Store(false) })
+		case err == nil || err.ErrCode == api.ErrClusterNotLeader.ErrCode || !several:
+			a.leaving.Store(false) // it comes back when this replica is elected
+		default:
+			time.AfterFunc(again, func() {
+				a.leaving.Store(false)
+				if e.ctx.Err() == nil && e.members.asset(a.spec.ID) == a {
+					e.leave(a, why, again)
+				}
+			})
+		}
 	})
 }
 
@@ -155,6 +185,9 @@ func (e *Engine) heir(s membership.State, p *api.Placement) (uint64, *api.Error)
 	}
 	to := membership.Heir(s, func(id uint64) bool {
 		if p.Cluster != "" && p.Cluster != e.cfg.Cluster || !e.online(meta.NodeOf(id)) {
+			return false
+		}
+		if n, known := e.catalog.node(meta.NodeOf(id)); known && n.Removed {
 			return false
 		}
 		tags := e.nodeTags(meta.NodeOf(id))

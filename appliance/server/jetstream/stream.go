@@ -24,6 +24,9 @@ import (
 //     end with it: of what was in flight then nobody is told anything, since it is undecided.
 //  2. Publishers reach a replica only after its machine has everything of earlier terms, and the consumers
 //     there are.
+//  3. Until known, which consumers there are and how the stream is configured may have changed, and nobody here
+//     was told: everything published is kept, nothing that a consumer might need is removed, and a configuration
+//     that the log has stays.
 type Stream struct {
 	spec    GroupSpec
 	name    string
@@ -41,8 +44,9 @@ type Stream struct {
 	ackBuffer []byte
 	concerned concerned
 
-	creating sync.Mutex  // held over the creation or update of a consumer
-	sweeping atomic.Bool // sweepSoon is under way
+	creating sync.Mutex   // held over the creation or update of a consumer
+	sweeping atomic.Bool  // sweepSoon is under way
+	unsure   atomic.Int64 // refusals that wait for the leadership to be confirmed
 
 	// mu guards what follows. It is never held over a call to the group, the bus or a consumer.
 	mu         sync.RWMutex
@@ -52,6 +56,7 @@ type Stream struct {
 	assigned   *meta.Stream      // what the catalogue says; nil until its consumers are known, too
 	term       uint64            // in which this replica leads; 0: it does not
 	serving    bool              // it leads and takes publishes
+	known      bool              // the catalogue's word here is not older than the term
 	since      time.Time         // when it began to lead
 	admission  *stream.Admission // of the leader; nil: none
 	open       acks              // of the open batch
@@ -70,6 +75,7 @@ type Stream struct {
 	audience   audience          // of consumers
 	subscribed map[string]func() // ends the subscription to a subject
 	expiry     *time.Timer
+	expiryAge  time.Duration  // max_age when expiry was set
 	transform  *api.Transform // nil: subjects stay as they are
 }
 
@@ -135,10 +141,14 @@ func (s *Stream) lead(term uint64, ready bool) {
 	waiting := append(s.inflight, s.queue...)
 	s.inflight, s.queue, s.open = nil, nil, acks{}
 	s.removals, s.removing, s.refusing = stream.Remove{}, false, false
-	s.term, s.serving, s.admission = 0, false, nil
+	s.term, s.serving, s.admission, s.known = 0, false, nil, false
 	if ready && s.failed == nil && !s.stopped {
 		s.term, s.since = term, time.Now()
+		s.known = s.account.engine.cfg.Cluster == ""
 		s.admission = stream.NewAdmission(s.machine, s.wantedLocked)
+	}
+	if ready && s.failed != nil {
+		s.account.engine.leaveFailed(s.spec.ID)
 	}
 	s.mu.Unlock()
 	s.jobs.add(func() {
@@ -148,6 +158,27 @@ func (s *Stream) lead(term uint64, ready bool) {
 			}
 		}
 		s.settle()
+		s.learn()
+	})
+}
+
+// learn has the stream settle again when the catalogue here has all that was decided before this replica began
+// to lead.
+func (s *Stream) learn() {
+	s.mu.RLock()
+	term, known := s.term, s.known
+	s.mu.RUnlock()
+	if term == 0 || known {
+		return
+	}
+	s.account.engine.catalog.learners.add(func() {
+		s.mu.Lock()
+		mine := s.term == term
+		s.known = s.known || mine
+		s.mu.Unlock()
+		if mine {
+			s.jobs.add(s.settle)
+		}
 	})
 }
 
@@ -159,6 +190,7 @@ func (s *Stream) settle() {
 	s.mu.RLock()
 	term, ms, stopped, serving := s.term, s.assigned, s.stopped || s.failed != nil, s.serving
 	config := s.machine.Config()
+	stale := !s.known && config.Name != ""
 	s.mu.RUnlock()
 	if !stopped {
 		s.tellMembers()
@@ -169,7 +201,7 @@ func (s *Stream) settle() {
 		s.unsubscribe()
 		s.endEphemerals()
 	case ms == nil:
-	case !config.Equal(ms.Config):
+	case !stale && !config.Equal(ms.Config):
 		if !serving {
 			s.unsubscribe()
 		}
@@ -288,7 +320,7 @@ func (s *Stream) subscribe() error {
 		}
 	}
 	if err == nil && now[called] == nil {
-		if now[called], err = s.account.engine.calls.serve(called, s.takeCall); err != nil {
+		if now[called], err = s.account.engine.calls.serveLeader(s.spec.ID, s.takeCall); err != nil {
 			delete(now, called)
 		}
 	}
@@ -350,7 +382,8 @@ func (s *Stream) publish(m Msg) {
 	switch {
 	case err != nil:
 		if len(reply) > 0 {
-			s.account.bus.Publish(string(reply), "", nil, s.refusal(err))
+			subj, body := string(reply), s.refusal(err)
+			s.whileLeading(func() { s.account.bus.Publish(subj, "", nil, body) })
 		}
 	case stored:
 		if len(reply) > 0 {
@@ -384,12 +417,37 @@ func (s *Stream) acknowledge(a *acks) {
 	s.burst.Flush()
 }
 
-// answer sends the same answer to every publisher of a batch.
-func (s *Stream) answer(a *acks, body []byte) {
-	replies := string(a.replies)
-	for _, k := range a.list {
-		s.account.bus.Publish(replies[k.start:k.end], "", nil, body)
+// maxUnsure bounds the refusals of a stream that wait for its leadership to be confirmed; of more nobody is told.
+const maxUnsure = 1 << 14
+
+// whileLeading calls tell, which refuses publishes, if this replica still leads, mostly before it returns. Who
+// was deposed and does not know it yet refuses by a state that is old, and what it refuses the next leader may
+// have stored: then that one's answer counts, and nothing is said here. An ack needs none of this, it comes from
+// what is committed.
+func (s *Stream) whileLeading(tell func()) {
+	if s.unsure.Add(1) > maxUnsure {
+		s.unsure.Add(-1)
+		return
 	}
+	s.leading().LeaseRead(func(err error) {
+		s.unsure.Add(-1)
+		if err == nil {
+			tell()
+		}
+	})
+}
+
+// refuseAll refuses everything that waits for a batch.
+func (s *Stream) refuseAll(a acks, body []byte) {
+	if len(a.list) == 0 {
+		return
+	}
+	s.whileLeading(func() {
+		replies := string(a.replies)
+		for _, k := range a.list {
+			s.account.bus.Publish(replies[k.start:k.end], "", nil, body)
+		}
+	})
 }
 
 func (s *Stream) appendAck(b []byte, seq uint64, duplicate bool) []byte {
@@ -413,12 +471,12 @@ func (s *Stream) refusal(err *api.Error) []byte {
 	return b
 }
 
-// schedule sets the timer of the next expiry by max_age, if none is set.
+// schedule sets the timer of the next expiry by max_age, if none is set for that age or a lower one.
 func (s *Stream) schedule() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	age := s.machine.Config().MaxAge
-	if age <= 0 || s.expiry != nil || s.stopped || s.term == 0 {
+	if age <= 0 || s.expiry != nil && s.expiryAge <= age || s.stopped || s.term == 0 {
 		return
 	}
 	oldest, ok, err := s.machine.Oldest()
@@ -428,7 +486,11 @@ func (s *Stream) schedule() {
 	if !ok {
 		return
 	}
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
 	const atMost = 250 * time.Millisecond // one entry removes all that expired meanwhile
+	s.expiryAge = age
 	s.expiry = time.AfterFunc(max(time.Until(oldest.Add(age)), atMost), s.expire)
 }
 
@@ -455,8 +517,8 @@ func (s *Stream) expire() {
 	s.schedule()
 }
 
-// wantedLocked reports whether a consumer's filter takes subj.
-func (s *Stream) wantedLocked(subj string) bool { return s.audience.wants(subj) }
+// wantedLocked reports whether a consumer's filter takes subj, or may do so.
+func (s *Stream) wantedLocked(subj string) bool { return !s.known || s.audience.wants(subj) }
 
 // delete ends the stream and its consumers and drops their logs.
 func (s *Stream) delete() {
@@ -490,11 +552,11 @@ func (s *Stream) refuseMore() {
 // close ends the stream; its log stays. What waits for the group is answered with an error.
 func (s *Stream) close() {
 	s.refuseMore()
-	s.account.engine.members.forget(s.spec.ID)
-	s.unsubscribe()
 	s.mu.RLock()
 	group := s.group
 	s.mu.RUnlock()
+	s.account.engine.members.forget(s.spec.ID, group)
+	s.unsubscribe()
 	if group != nil {
 		group.Stop()
 	}

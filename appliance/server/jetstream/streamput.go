@@ -38,11 +38,16 @@ func (r *request) putStream(c *api.StreamConfigRequest, action meta.Action) (any
 	return r.byLeader(fx.Stream.Group.ID, leaderCall{After: index, Kind: callStreamPut, Created: action == meta.ActionCreate})
 }
 
-// place chooses the nodes for a stream: those that have it, if it exists and is not to be elsewhere.
+// place chooses the nodes for a stream: those that have it, if it exists and is not to be elsewhere. Another placement
+// moves it off nodes that do not fit; with other replicas in the same update that is refused, as by nats-server.
 func (a *account) place(cfg *api.StreamConfig) ([]uint64, *api.Error) {
 	e := a.engine
 	p := meta.PlacementOf(cfg, e.cfg.UniqueTag)
 	if old, ok := e.catalog.stream(a.name, cfg.Name); ok {
+		p.Strict = cfg.Placement != nil && !meta.SamePlacement(old.Config.Placement, cfg.Placement)
+		if p.Strict && cfg.Replicas != old.Config.Replicas {
+			return nil, api.ErrStreamMoveAndScale
+		}
 		for _, m := range old.Group.Carrying() {
 			p.Keep = append(p.Keep, m.Node)
 		}
@@ -76,7 +81,7 @@ const (
 // leaderCall is what the leader of a stream or consumer is asked by another node.
 type leaderCall struct {
 	Kind string `json:"kind"`
-	// After is the entry of the catalogue that the answer is to follow.
+	// After is the entry of the catalogue that the answer is to follow; 0: whichever there is.
 	After uint64 `json:"after,omitempty"`
 	// Type is that of the answer to a client, and Reply its subject; empty: the caller passes it on.
 	Type    string `json:"type,omitempty"`
@@ -151,12 +156,15 @@ func (s *Stream) takeCall(body []byte) (any, *api.Error) {
 	if err := json.Unmarshal(body, &c); err != nil {
 		return nil, api.ErrBadRequest
 	}
-	if c.Kind == callIndex {
-		return readIndex(s.leading(), s.appliedIndex)
-	}
 	e := s.account.engine
 	ctx, cancel := context.WithTimeout(e.ctx, askWait)
 	defer cancel()
+	if c.Kind == callIndex {
+		if c.After > 0 && !e.catalog.awaitCarried(ctx, c.After) {
+			return nil, api.ErrClusterNotAvail
+		}
+		return readIndex(s.leading(), s.appliedIndex)
+	}
 	if !e.catalog.awaitCarried(ctx, c.After) || !s.awaitCurrent(ctx) {
 		return nil, api.ErrClusterNotAvail
 	}
@@ -185,6 +193,16 @@ func (s *Stream) awaitWhole(ctx context.Context) error {
 		return s.awaitRead()
 	}
 	return s.account.engine.awaitIndex(ctx, s.spec.ID, s.appliedIndex)
+}
+
+// awaitTold waits until the stream's leader, whoever that is, knows what an entry of the catalogue says of its
+// consumers. It is carried out on this node. Who leads later asks for it by itself, see [Stream.learn].
+func (s *Stream) awaitTold(ctx context.Context, entry uint64) error {
+	if s.leads() {
+		return s.awaitRead()
+	}
+	var index uint64
+	return s.account.engine.calls.call(ctx, leaderSubject(s.spec.ID), leaderCall{Kind: callIndex, After: entry}, &index)
 }
 
 // leading returns the group.

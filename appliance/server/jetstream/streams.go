@@ -89,7 +89,7 @@ func (r *request) streamInfo() (any, *api.Error) {
 	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return nil, err
 	}
-	s, err := r.stream()
+	s, err := r.current()
 	if err != nil {
 		return nil, err
 	}

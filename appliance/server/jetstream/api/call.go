@@ -40,6 +40,7 @@ const (
 	VerbServerEvacuate
 	VerbNext
 	VerbDirectGet // also with a subject
+	VerbConsumerPeerRemove
 	// VerbUnserved is a call of nats-server that is answered with Call.Refusal.
 	VerbUnserved
 )
@@ -107,8 +108,8 @@ var calls = []call{
 
 	{"STREAM.SNAPSHOT", "S", VerbUnserved, typePrefix + "stream_snapshot_response", errSnapshot},
 	{"STREAM.RESTORE", "S", VerbUnserved, typePrefix + "stream_restore_response", errRestore},
-	{"CONSUMER.PEER.REMOVE", "SC", VerbUnserved, typePrefix + "consumer_remove_peer_response", ErrClusterRequired},
-	{"CONSUMER.PEER.EVACUATE", "SC", VerbUnserved, typePrefix + "consumer_evacuate_peer_response", ErrClusterRequired},
+	{"CONSUMER.PEER.REMOVE", "SC", VerbConsumerPeerRemove, typePrefix + "consumer_remove_peer_response", nil},
+	{"CONSUMER.PEER.EVACUATE", "SC", VerbConsumerPeerRemove, typePrefix + "consumer_evacuate_peer_response", nil},
 	{"CONSUMER.UNPIN", "SC", VerbUnserved, typePrefix + "consumer_unpin_response", ErrConsumerInvalidPriorityGroup},
 }
 

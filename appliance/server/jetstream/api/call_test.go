@@ -25,7 +25,7 @@ func TestParseCall(t *testing.T) {
 		{"STREAM.PEER.EVACUATE.S", Call{Verb: VerbStreamPeerRemove, Type: TypeStreamPeerEvacuate, Stream: "S"}},
 		{"ACCOUNT.STREAM.MOVE.A.S", Call{Verb: VerbAccountStreamMove, Type: TypeStreamUpdate, Account: "A", Stream: "S"}},
 		{"META.LEADER.STEPDOWN", Call{Verb: VerbMetaStepDown, Type: TypeMetaStepDown}},
-		{"CONSUMER.PEER.REMOVE.S.C", Call{Verb: VerbUnserved, Type: typePrefix + "consumer_remove_peer_response", Stream: "S", Consumer: "C", Refusal: ErrClusterRequired}},
+		{"CONSUMER.PEER.REMOVE.S.C", Call{Verb: VerbConsumerPeerRemove, Type: typePrefix + "consumer_remove_peer_response", Stream: "S", Consumer: "C"}},
 	} {
 		got, ok := ParseCall(Prefix + c.subject)
 		if !ok || got != c.want {

@@ -55,6 +55,7 @@ var (
 	ErrBadRequest               = lookup(10003)
 	ErrClusterNotActive         = lookup(10006)
 	ErrClusterRequired          = lookup(10010)
+	ErrStreamMoveAndScale       = lookup(10123)
 	ErrClusterNotAvail          = lookup(10008)
 	ErrClusterPeerNotMember     = lookup(10040)
 	ErrClusterNotLeader         = lookup(10009)

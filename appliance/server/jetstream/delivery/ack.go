@@ -191,6 +191,10 @@ func (c *Consumer) acknowledge(a *ack) {
 	if a.kind == ackNext {
 		c.addPull(more.reply, more.pull)
 	} else if more.reply != "" {
+		if c.cfg.Log != nil && c.batch.Len() == 0 && len(c.flights) == 0 && c.unsent == nil {
+			// It changes nothing here. Who was deposed and does not know it must not confirm it: it may do elsewhere.
+			c.do(consumer.Op{Kind: consumer.Skip})
+		}
 		c.await(waiter{reply: more.reply})
 	}
 }

@@ -106,7 +106,12 @@ func TestDoubleAckWaitsForCommit(t *testing.T) {
 		if fmt.Sprint(t.seen().settled) != "[1]" {
 			t.Errorf("settled %v", t.seen().settled)
 		}
-		t.bus.send(got[0].reply, "ok", "") // nothing is open: at once
+		t.bus.send(got[0].reply, "ok", "") // nothing is open: a commit tells that the log is still led from here
+		synctest.Wait()
+		if n := len(t.bus.take("ok")); n != 0 {
+			t.Errorf("%d answers to an ack of what is committed, before the leadership is confirmed", n)
+		}
+		t.log.commit()
 		synctest.Wait()
 		if n := len(t.bus.take("ok")); n != 1 {
 			t.Errorf("%d answers to an ack of what is committed", n)

@@ -86,13 +86,12 @@ const (
 
 // Consumer is a running consumer. Its methods are safe for concurrent use.
 //
-// One goroutine, run, owns the state and is parked while nothing is due. The others post to the inbox
+// One goroutine at a time, run, owns the state; there is none while nothing is due. The others post to the inbox
 // and wake it.
 type Consumer struct {
 	cfg     Config
 	prefix  string // of acknowledgement subjects: "$JS.ACK.<stream>.<consumer>."
 	inbox   inbox
-	wakeup  chan struct{}
 	ready   chan struct{}
 	quit    chan struct{}
 	hungry  atomic.Bool // run waits for messages of the stream
@@ -100,8 +99,10 @@ type Consumer struct {
 	stale   atomic.Bool // messages that were not delivered yet left the stream
 
 	retained atomic.Bool // what is settled is reported
-	wg       sync.WaitGroup
-	unsubs   []func() // set by Start
+	rang     atomic.Bool // the timer has
+	turns    turns
+	wg       sync.WaitGroup // of run
+	unsubs   []func()       // set by Start
 	stop     sync.Once
 	life     sync.Mutex // held by Start; guards ended
 	ended    bool
@@ -118,13 +119,19 @@ type Consumer struct {
 	active  bool     // push: the deliver subject has interest
 
 	// Owned by run.
+	taken inbox // from inbox
+	timer *time.Timer
+	armed time.Time // when timer rings; zero: it does not
 	pushState
 	commitState
-	unlisted    bool   // skip is not known: the stream does not reach up to the horizon here
-	behind      bool   // the message that is due for redelivery has not arrived here
-	waits       bool   // last told to OnBehind
-	live        bool   // OnLive was called
-	cursor      uint64 // no undelivered match below
+	unlisted    bool      // skip is not known: the stream does not reach up to the horizon here
+	out         Publisher // of the deliveries of one step; else nil
+	outBytes    int       // published since the last Push; 0 without out
+	loadWaits   func()    // pushOut
+	behind      bool      // the message that is due for redelivery has not arrived here
+	waits       bool      // last told to OnBehind
+	live        bool      // OnLive was called
+	cursor      uint64    // no undelivered match below
 	backlog     backlog
 	msg         Message
 	replyBuf    []byte
@@ -155,7 +162,6 @@ func New(cfg Config) (*Consumer, error) {
 	c := &Consumer{
 		cfg:    cfg,
 		prefix: "$JS.ACK." + cfg.Stream + "." + cfg.Name + ".",
-		wakeup: make(chan struct{}, 1),
 		ready:  make(chan struct{}, 1),
 		quit:   make(chan struct{}),
 		m:      cfg.State,
@@ -163,7 +169,7 @@ func New(cfg Config) (*Consumer, error) {
 	if c.m == nil {
 		c.m = consumer.New()
 	}
-	c.onCommit, c.led = c.entryCommitted, true
+	c.onCommit, c.led, c.loadWaits = c.entryCommitted, true, c.pushOut
 	c.setConf(&conf)
 	return c, nil
 }
@@ -200,8 +206,9 @@ func (c *Consumer) Start() (*api.ConsumerInfo, error) {
 	c.lastActive = c.now
 	c.place()
 
-	subscribe := func(subject string, handle func(Request)) error {
-		unsubscribe, err := c.cfg.Bus.Subscribe(subject, "", handle)
+	type way = func(subject, queue string, handle func(Request)) (func(), error)
+	subscribe := func(how way, subject string, handle func(Request)) error {
+		unsubscribe, err := how(subject, "", handle)
 		if err != nil {
 			return fmt.Errorf("subscribe consumer %q to %q: %w", c.cfg.Name, subject, err)
 		}
@@ -209,12 +216,17 @@ func (c *Consumer) Start() (*api.ConsumerInfo, error) {
 		return nil
 	}
 	name := c.cfg.Stream + "." + c.cfg.Name
-	err := subscribe("$JS.API.CONSUMER.MSG.NEXT."+name, c.onPull)
+	pulled := c.cfg.Bus.Subscribe
+	if c.conf.IsPush() {
+		pulled = c.cfg.Bus.SubscribeSoon // who pulls from it is told that it is the wrong kind
+	}
+	err := subscribe(pulled, "$JS.API.CONSUMER.MSG.NEXT."+name, c.onPull)
 	if err == nil && c.conf.AckPolicy != api.AckNone {
-		err = subscribe(c.prefix+"*.*.*.*.*", c.onAck)
+		err = subscribe(c.cfg.Bus.Subscribe, c.prefix+"*.*.*.*.*", c.onAck)
 	}
 	if err == nil && c.conf.FlowControl {
-		err = subscribe("$JS.FC."+name+".>", c.onFlowControl)
+		// The receiver gets a request on the way by which its server hears of this.
+		err = subscribe(c.cfg.Bus.SubscribeSoon, "$JS.FC."+name+".>", c.onFlowControl)
 	}
 	if err != nil {
 		c.unsubscribe()
@@ -231,7 +243,7 @@ func (c *Consumer) Start() (*api.ConsumerInfo, error) {
 	case c.ready <- struct{}{}: // a worker's first Fetch finds out
 	default:
 	}
-	c.wg.Go(c.run)
+	c.start()
 	return info, nil
 }
 
@@ -336,7 +348,7 @@ func (c *Consumer) end(how ending) {
 		c.unsubscribe()
 		c.how = how
 		close(c.quit)
-		c.wg.Wait()
+		c.halt()
 		c.shutdown()
 	})
 }
@@ -346,13 +358,6 @@ func (c *Consumer) unsubscribe() {
 		unsubscribe()
 	}
 	c.unsubs = nil
-}
-
-func (c *Consumer) wake() {
-	select {
-	case c.wakeup <- struct{}{}:
-	default:
-	}
 }
 
 func (c *Consumer) fail(err error) {

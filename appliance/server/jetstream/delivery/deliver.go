@@ -47,11 +47,19 @@ func (c *Consumer) suspended() bool {
 	return !c.pausedUntil.IsZero() || c.overdue() || !c.resumeAt.IsZero() && c.now.Before(c.resumeAt)
 }
 
+// pushBytes is how much is sent together at most.
+const pushBytes = 32 << 10
+
 // deliver sends what can be sent, at most a burst, and reports whether there may be more.
 func (c *Consumer) deliver() (more bool) {
-	if c.suspended() {
+	if c.suspended() || !c.taker() {
 		return false
 	}
+	c.out = c.cfg.Bus.Borrow()
+	defer func() {
+		c.out.Return()
+		c.out, c.outBytes = nil, 0
+	}()
 	for range burst {
 		if !c.taker() {
 			return false
@@ -68,6 +76,14 @@ func (c *Consumer) deliver() (more bool) {
 		}
 	}
 	return true
+}
+
+// pushOut has what was delivered sent before a disk is read, which may take its time.
+func (c *Consumer) pushOut() {
+	if c.outBytes > 0 {
+		c.out.Push()
+		c.outBytes = 0
+	}
 }
 
 // endOfStream answers requests that do not wait.
@@ -95,7 +111,7 @@ func (c *Consumer) choose(msg *Message) (candidate, outcome) {
 		} else {
 			return next, atEnd
 		}
-		switch err := c.cfg.Source.Load(next.seq, msg); {
+		switch err := c.cfg.Source.Load(next.seq, msg, c.loadWaits); {
 		case err == nil:
 			return next, chosen
 		case errors.Is(err, ErrGone):
@@ -218,6 +234,10 @@ func (c *Consumer) send(next candidate) bool {
 	}
 	c.paced(next, size)
 	c.record(next)
+	if c.outBytes += size; c.outBytes > pushBytes {
+		c.out.Push()
+		c.outBytes = 0
+	}
 	return true
 }
 

@@ -66,7 +66,8 @@ func (s *fakeStream) Next(from uint64, filters []string) (uint64, bool) {
 	return 0, false
 }
 
-func (s *fakeStream) Load(seq uint64, m *Message) error {
+func (s *fakeStream) Load(seq uint64, m *Message, waits func()) error {
+	waits()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loads++
@@ -183,6 +184,16 @@ func (b *fakeBus) PublishAs(deliver, subj, reply string, header, data []byte) in
 	}
 	b.inboxes[deliver] = append(list, m)
 	return 1
+}
+
+func (b *fakeBus) Borrow() Publisher { return b }
+
+func (b *fakeBus) Return() {}
+
+func (b *fakeBus) Push() {}
+
+func (b *fakeBus) SubscribeSoon(subj, queue string, handle func(Request)) (func(), error) {
+	return b.Subscribe(subj, queue, handle)
 }
 
 func (b *fakeBus) HasInterest(subj string) bool {

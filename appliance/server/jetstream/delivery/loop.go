@@ -1,43 +1,107 @@
 package delivery
 
 import (
+	"sync"
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/consumer"
 )
 
-// run is the consumer's goroutine. It takes what is due, then parks until something is posted or the
-// next deadline; without deadlines no timer runs.
+// turns says whether a goroutine works for a consumer. One does while something is due; a consumer that waits has
+// none, so that ten thousand of them cost little.
+type turns struct {
+	mu      sync.Mutex
+	started bool
+	running bool // run works
+	again   bool // run has to look once more before it ends
+	ended   bool // run ends, and begins no more
+}
+
+// wake has run look at what is due. Anyone may call it.
+func (c *Consumer) wake() {
+	t := &c.turns
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case !t.started || t.ended:
+	case t.running:
+		t.again = true
+	default:
+		t.running = true
+		c.wg.Go(c.run)
+	}
+}
+
+// start lets run begin.
+func (c *Consumer) start() {
+	c.turns.mu.Lock()
+	c.turns.started = true
+	c.turns.mu.Unlock()
+	c.wake()
+}
+
+// halt waits until run has ended for good.
+func (c *Consumer) halt() {
+	c.turns.mu.Lock()
+	c.turns.ended = true
+	c.turns.mu.Unlock()
+	c.wg.Wait()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
+// rest reports whether run may end: nobody has woken it meanwhile.
+func (c *Consumer) rest() bool {
+	t := &c.turns
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.again && !t.ended {
+		t.again = false
+		return false
+	}
+	t.running = false
+	return true
+}
+
+// run does what is due and ends; it is the one owner of the state while it works. What is posted
+// or the next deadline begins it again; without deadlines no timer runs.
 func (c *Consumer) run() {
-	var in inbox
-	var armed time.Time
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
 	for {
 		select {
 		case <-c.quit:
-			timer.Stop()
 			return
 		default:
 		}
-		if c.step(&in) {
+		if c.rang.Swap(false) {
+			c.armed = time.Time{}
+		}
+		if c.step(&c.taken) {
 			continue
 		}
-		// A timer that is armed too early is left alone: it costs one idle step, not one call per
-		// message.
-		if due := c.nextDue(); !due.IsZero() && (armed.IsZero() || due.Before(armed)) {
-			armed = due
-			timer.Reset(time.Until(due))
-		}
-		select {
-		case <-c.wakeup:
-		case <-timer.C:
-			armed = time.Time{}
-		case <-c.quit:
-			timer.Stop()
+		c.arm()
+		if c.rest() {
 			return
 		}
+	}
+}
+
+// arm sets the timer of the next deadline. One that is set too early is left alone: it costs one idle step,
+// not one call per message.
+func (c *Consumer) arm() {
+	due := c.nextDue()
+	if due.IsZero() || !c.armed.IsZero() && !due.Before(c.armed) {
+		return
+	}
+	c.armed = due
+	if c.timer == nil {
+		c.timer = time.AfterFunc(time.Until(due), func() {
+			c.rang.Store(true)
+			c.wake()
+		})
+	} else {
+		c.timer.Reset(time.Until(due))
 	}
 }
 

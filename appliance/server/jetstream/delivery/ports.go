@@ -24,8 +24,9 @@ type Source interface {
 	// Next returns the first stored message at or above from that one of filters matches; no
 	// filters match everything.
 	Next(from uint64, filters []string) (seq uint64, ok bool)
-	// Load fills m with the message seq and reuses its buffers; ErrGone when it is not stored.
-	Load(seq uint64, m *Message) error
+	// Load fills m with the message seq and reuses its buffers; ErrGone when it is not stored. It calls waits
+	// before it reads a disk.
+	Load(seq uint64, m *Message, waits func()) error
 	// Pending returns how many stored messages at or above from the filters match.
 	Pending(from uint64, filters []string) uint64
 	// Starts answers what deliver policies ask, see StartFinder.
@@ -62,9 +63,22 @@ type Bus interface {
 	HasInterest(subject string) bool
 	// Subscribe calls handle for every message, on the publisher's goroutine; handle does not block.
 	Subscribe(subject, queue string, handle func(Request)) (unsubscribe func(), err error)
+	// SubscribeSoon is Subscribe for what is rarely used: other servers may hear of it a moment later.
+	SubscribeSoon(subject, queue string, handle func(Request)) (unsubscribe func(), err error)
+	// Borrow returns a publisher for one burst, which ends with its Return.
+	Borrow() Publisher
 	// WatchInterest calls changed whenever a receiver of the literal subject (and queue group, if not
 	// empty) appears where none was or the last one leaves, and with what it finds before it returns.
 	WatchInterest(subject, queue string, changed func(active bool)) (cancel func())
+}
+
+// Publisher publishes as a Bus does, but receivers may get nothing before Push or Return. It is for one
+// goroutine at a time.
+type Publisher interface {
+	Publish(subject, reply string, header, data []byte) (receivers int)
+	PublishAs(deliver, subject, reply string, header, data []byte) (receivers int)
+	Push()
+	Return()
 }
 
 // Request is a message that a Bus subscription got. Its bytes are valid during the callback only.

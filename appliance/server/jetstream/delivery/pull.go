@@ -207,7 +207,7 @@ func (c *Consumer) offerPull(reply string, header, data []byte, size int) bool {
 			c.removePull(nil, p)
 			continue
 		}
-		if c.cfg.Bus.PublishAs(p.reply, c.msg.Subject, reply, header, data) == 0 {
+		if c.out.PublishAs(p.reply, c.msg.Subject, reply, header, data) == 0 {
 			c.removePull(nil, p) // the requester has gone
 			continue
 		}

@@ -78,7 +78,7 @@ func (c *Consumer) stalled() bool { return c.conf.FlowControl && c.unpaid > c.wi
 
 // offerPush sends the loaded message to the deliver subject and reports whether anyone took it.
 func (c *Consumer) offerPush(reply string, header, data []byte, size int) bool {
-	if c.cfg.Bus.PublishAs(c.conf.DeliverSubject, c.msg.Subject, reply, header, data) == 0 {
+	if c.out.PublishAs(c.conf.DeliverSubject, c.msg.Subject, reply, header, data) == 0 {
 		c.setActive(false)
 		return false
 	}
@@ -102,7 +102,7 @@ func (c *Consumer) offerPush(reply string, header, data []byte, size int) bool {
 func (c *Consumer) requestFlow() {
 	c.asked = c.unpaid
 	c.request = "$JS.FC." + c.cfg.Stream + "." + c.cfg.Name + "." + strconv.FormatUint(rand.Uint64N(36*36*36*36), 36)
-	c.cfg.Bus.Publish(c.conf.DeliverSubject, c.request, []byte("NATS/1.0 100 FlowControl Request\r\n\r\n"), nil)
+	c.out.Publish(c.conf.DeliverSubject, c.request, []byte("NATS/1.0 100 FlowControl Request\r\n\r\n"), nil)
 }
 
 // onFlowControl runs on the receiver's goroutine.

@@ -190,7 +190,7 @@ func (m *Machine) putStream(e *Entry) (Effects, *api.Error) {
 func (m *Machine) updateStream(e *Entry, s *stream, config *api.StreamConfig) (Effects, *api.Error) {
 	old := s.Config
 	changed := !old.Equal(config)
-	if e.version != entryV1 && (old.Replicas != config.Replicas || !samePlacement(old.Placement, config.Placement)) {
+	if e.version != entryV1 && (old.Replicas != config.Replicas || !SamePlacement(old.Placement, config.Placement)) {
 		if err := m.checkNodes(e.Nodes, config.Replicas); err != nil {
 			return Effects{}, err
 		}
@@ -204,7 +204,8 @@ func (m *Machine) updateStream(e *Entry, s *stream, config *api.StreamConfig) (E
 	return Effects{Stream: s.Stream, Changed: changed}, nil
 }
 
-func samePlacement(a, b *api.Placement) bool {
+// SamePlacement reports whether two placements ask for the same.
+func SamePlacement(a, b *api.Placement) bool {
 	if a == nil || b == nil {
 		return a == b
 	}

@@ -56,6 +56,8 @@ func (m *Machine) retarget(g Group, nodes []uint64) (next Group, moved bool, err
 	switch {
 	case sameNodes(g.Carrying(), nodes):
 		return g, false, nil
+	case m.lost(&g): // there is nothing to copy, and there may be what nobody sees
+		return g, false, api.ErrClusterNoPeersF(noPeers + ", no replica is left: all were on nodes that were removed")
 	case g.Target != nil && !sameNodes(g.Members, nodes) && !m.anyRemoved(g.Target):
 		return g, false, api.ErrClusterServerMemberChangeInflight
 	}

@@ -43,6 +43,12 @@ func (m *Machine) lost(g *Group) bool {
 	return !slices.ContainsFunc(g.Members, func(o Member) bool { return !m.isRemoved(o.Node) })
 }
 
+// Lost reports whether every replica of a stream was on nodes that were removed.
+func (m *Machine) Lost(account, stream string) bool {
+	s := m.accounts[account][stream]
+	return s != nil && m.lost(&s.Group)
+}
+
 // repair returns where a stream is to be, nil if there is nothing to do, or nothing that can be done.
 func (m *Machine) repair(s *stream, all, online []Candidate, uniqueTag string) []uint64 {
 	g := &s.Group

@@ -82,8 +82,12 @@ func TestMachineRestartsFromSnapshots(t *testing.T) {
 		case 1:
 			cfg.MaxMsgsPer = 2
 		}
+		if seed%2 == 1 {
+			cfg.Retention, cfg.FirstSeq = api.InterestPolicy, 1000*seed
+		}
+		wanted := func(string) bool { return rnd.IntN(4) > 0 }
 		b.apply(EncodeConfig(b.now, cfg))
-		b.a = NewAdmission(m, nil)
+		b.a = NewAdmission(m, wanted)
 		var snapshot []byte
 		var after int // entries that it covers
 		var held []*State
@@ -100,7 +104,13 @@ func TestMachineRestartsFromSnapshots(t *testing.T) {
 				b.quick(EncodeRemove(b.now, r))
 			case 2:
 				cfg.MaxAge += time.Second
+				cfg.Duplicates = time.Duration(rnd.IntN(60)) * time.Second
 				b.quick(EncodeConfig(b.now, cfg))
+			case 7: // of everything, and mostly ahead of the stream
+				if rnd.IntN(4) == 0 {
+					b.quick(EncodePurge(b.now, Purge{Seq: b.m.last + uint64(rnd.IntN(100))}))
+					b.a.Moved()
+				}
 			case 3, 4:
 				s := b.m.Snapshot()
 				snapshot, after = written(t, s), len(b.log)
@@ -137,12 +147,19 @@ func TestMachineRestartsFromSnapshots(t *testing.T) {
 				}
 				s.Abandon()
 				b.m = restarted
-				b.a = NewAdmission(b.m, nil)
+				b.a = NewAdmission(b.m, wanted)
 			default:
 				for range rnd.IntN(300) {
 					var hdr []string
-					if rnd.IntN(10) == 0 {
+					switch rnd.IntN(100) {
+					case 0, 1, 2, 3, 4, 5, 6, 7, 8, 9:
 						hdr = []string{HeaderMsgID, fmt.Sprint(rnd.IntN(1000))}
+					case 10:
+						hdr = []string{HeaderRollup, "sub"}
+					case 11:
+						if rnd.IntN(50) == 0 {
+							hdr = []string{HeaderRollup, "all"}
+						}
 					}
 					b.admit(fmt.Sprintf("a.%d.x", rnd.IntN(500)), "data", hdr...)
 				}
@@ -152,6 +169,11 @@ func TestMachineRestartsFromSnapshots(t *testing.T) {
 				}
 			}
 		}
+		for i := range 2500 { // so that there is a block at the end
+			b.admit(fmt.Sprint("z.", i), "data")
+		}
+		b.quick(b.a.Take())
+		b.a.Applied()
 		if err := b.m.check(); err != nil {
 			t.Fatal(err)
 		}
