@@ -27,8 +27,7 @@ type Account struct {
 	remote   subject.Sublist[*remoteSub] // interest of other servers
 	interest interest
 	conns    int
-	literal  map[string][]*watcher // by subject
-	watchers int
+	watchers subject.Literals[[]*watcher]
 
 	stats      trafficStats
 	publishers sync.Pool // *Publisher
@@ -40,6 +39,7 @@ type Sub struct {
 	filter  string
 	queue   string
 	private bool // other servers do not hear of it
+	soon    bool // other servers need not hear of it at once
 
 	callback func(*Msg)  // internal subscription; nil: one of a client
 	removed  atomic.Bool // internal subscription: no more callbacks
@@ -62,7 +62,17 @@ func (a *Account) Name() string { return a.name }
 // must not block. The subscription counts as interest.
 func (a *Account) Subscribe(filter, queue string, callback func(*Msg)) (*Sub, error) {
 	s := &Sub{account: a, filter: filter, queue: queue, callback: callback}
-	if err := a.insert(s); err != nil {
+	if err := a.insert(s, haste{}); err != nil {
+		return nil, fmt.Errorf("subscribe in account %q: %w", a.name, err)
+	}
+	return s, nil
+}
+
+// SubscribeSoon is Subscribe for what is rarely used: other servers hear of its begin and end a moment later,
+// with what they are sent meanwhile.
+func (a *Account) SubscribeSoon(filter, queue string, callback func(*Msg)) (*Sub, error) {
+	s := &Sub{account: a, filter: filter, queue: queue, soon: true, callback: callback}
+	if err := a.insert(s, haste{soon: true}); err != nil {
 		return nil, fmt.Errorf("subscribe in account %q: %w", a.name, err)
 	}
 	return s, nil
@@ -71,13 +81,13 @@ func (a *Account) Subscribe(filter, queue string, callback func(*Msg)) (*Sub, er
 // Unsubscribe ends an internal subscription. A callback that runs already is not waited for.
 func (s *Sub) Unsubscribe() {
 	if s.callback != nil && s.removed.CompareAndSwap(false, true) {
-		s.account.remove(s)
+		s.account.remove(haste{soon: s.soon}, s)
 	}
 }
 
 // subscribePrivately is Subscribe for what each server answers to its own clients.
 func (a *Account) subscribePrivately(filter string, callback func(*Msg)) error {
-	return a.insert(&Sub{account: a, filter: filter, private: true, callback: callback})
+	return a.insert(&Sub{account: a, filter: filter, private: true, callback: callback}, haste{})
 }
 
 // HasInterest reports whether a message on subject would reach a client or an internal subscription,
@@ -115,7 +125,7 @@ func (a *Account) Connections() int {
 }
 
 // insert makes s receive messages.
-func (a *Account) insert(s *Sub) error {
+func (a *Account) insert(s *Sub, when haste) error {
 	a.mu.Lock()
 	err := a.subs.Insert(s.filter, s.queue, s)
 	if err != nil {
@@ -125,22 +135,25 @@ func (a *Account) insert(s *Sub) error {
 	a.generation.Add(1)
 	a.broker.changes.Add(1)
 	if !s.private {
-		a.interest.changeLocked(s.filter, s.queue, 1)
+		a.interest.changeLocked(s.filter, s.queue, 1, when)
 	}
 	watchers := a.affectedLocked(s.filter)
 	a.mu.Unlock()
 	notify(watchers)
+	if m := a.broker.mesh; m != nil {
+		m.subscribed(a, s.filter)
+	}
 	return nil
 }
 
 // remove takes subscriptions out; it is a no-op for those that are not there.
-func (a *Account) remove(subs ...*Sub) {
+func (a *Account) remove(when haste, subs ...*Sub) {
 	var watchers []*watcher
 	a.mu.Lock()
 	for _, s := range subs {
 		if a.subs.Remove(s.filter, s.queue, s) {
 			if !s.private {
-				a.interest.changeLocked(s.filter, s.queue, -1)
+				a.interest.changeLocked(s.filter, s.queue, -1, when)
 			}
 			watchers = append(watchers, a.affectedLocked(s.filter)...)
 		}
@@ -188,11 +201,7 @@ type watcher struct {
 func (a *Account) WatchInterest(subj, queue string, fn func(active bool)) (cancel func()) {
 	w := &watcher{account: a, subject: subj, queue: queue, fn: fn}
 	a.mu.Lock()
-	if a.literal == nil {
-		a.literal = make(map[string][]*watcher)
-	}
-	a.literal[subj] = append(a.literal[subj], w)
-	a.watchers++
+	a.watchers.Set(subj, append(a.watchers.Get(subj), w))
 	a.mu.Unlock()
 	notify([]*watcher{w})
 	return func() {
@@ -205,31 +214,23 @@ func (a *Account) WatchInterest(subj, queue string, fn func(active bool)) (cance
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.watchers--
-		list := a.literal[subj]
+		list := a.watchers.Get(subj)
 		i := slices.Index(list, w)
 		if list = slices.Delete(list, i, i+1); len(list) == 0 {
-			delete(a.literal, subj)
+			a.watchers.Delete(subj)
 		} else {
-			a.literal[subj] = list
+			a.watchers.Set(subj, list)
 		}
 	}
 }
 
 // affectedLocked returns the watchers whose subject filter matches.
 func (a *Account) affectedLocked(filter string) []*watcher {
-	if a.watchers == 0 {
+	if a.watchers.Len() == 0 {
 		return nil
 	}
-	if subject.IsLiteral(filter) {
-		return slices.Clone(a.literal[filter])
-	}
 	var list []*watcher
-	for s, w := range a.literal {
-		if subject.Match(filter, s) {
-			list = append(list, w...)
-		}
-	}
+	a.watchers.Match(filter, func(w []*watcher) { list = append(list, w...) })
 	return list
 }
 

@@ -75,6 +75,9 @@ type Config struct {
 	// when it is not the one they subscribe to; the zero value: none do.
 	CarrierReply CarrierReply
 
+	// Standing are requests whose clients are told when another server takes over; the zero value: none.
+	Standing StandingRequests
+
 	// ReservedReplies are prefixes that clients may not use as a reply subject (such as "$JS.ACK.");
 	// a publish with such a reply gets a permissions violation.
 	ReservedReplies []string

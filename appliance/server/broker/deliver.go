@@ -28,9 +28,10 @@ type router struct {
 	line          []byte        // scratch
 	touched       *flushList    // nil: receivers are woken at each message
 
-	parcel *parcel // of the message under way, if it waits for a quiet route
-	waits  int     // routes that it waits for
-	heard  bool    // messages go to no quiet route
+	parcel *parcel  // of the message under way, if it waits for a quiet route
+	waits  int      // routes that it waits for
+	heard  bool     // messages go to no quiet route
+	sent   []*route // to which the last message was sent
 
 	from    *client       // the publishing client; nil: a publish from inside or from a route
 	routed  bool          // of a route: it waits for slow subscribers too, but not for stuck ones
@@ -95,6 +96,7 @@ func (r *router) matchRemote(a *Account, subj string) *subject.Result[*remoteSub
 // deliver, of this server and the others, and returns the number of receivers; another server is one.
 func (r *router) publish(a *Account, deliver string, m *message) int {
 	res, remote := r.match(a, deliver), r.matchRemote(a, deliver)
+	r.sent = r.sent[:0]
 	n := 0
 	for _, s := range res.Plain {
 		if r.deliver(a, s, m) {
@@ -182,8 +184,12 @@ func (r *router) sendRoutes(a *Account, deliver string, m *message) int {
 	n := 0
 	for i := range r.targets {
 		t := &r.targets[i]
+		waits := r.waits
 		if t.route.deliver(r, a, deliver, t.queues, m) {
 			n++
+			if r.waits == waits {
+				r.sent = append(r.sent, t.route)
+			}
 		}
 		t.route = nil
 		clear(t.queues)
@@ -362,10 +368,19 @@ func (p *Publisher) PublishAs(deliver, subject, reply string, header, data []byt
 	return n
 }
 
+// Push has the writers of the receivers begin with what was published. The burst goes on.
+func (p *Publisher) Push() { p.touched.push() }
+
 // Flush ends the burst: everything published is on its way to the receivers.
 func (p *Publisher) Flush() {
 	p.touched.flush()
 	p.router.count(p.account)
+}
+
+// Return ends the burst of a publisher that was borrowed, which must not be used any more.
+func (p *Publisher) Return() {
+	p.Flush()
+	p.account.publishers.Put(p)
 }
 
 // Publish publishes from inside and returns the number of receivers. The arguments are copied before
@@ -377,12 +392,16 @@ func (a *Account) Publish(subject, reply string, header, data []byte) (receivers
 // PublishAs is like Publish, but reaches the subscriptions that match deliver, while the message
 // they get carries subject.
 func (a *Account) PublishAs(deliver, subject, reply string, header, data []byte) (receivers int) {
-	p, ok := a.publishers.Get().(*Publisher)
-	if !ok {
-		p = &Publisher{account: a} // without touched: receivers are woken at once
-	}
+	p := a.Borrow()
 	n := p.PublishAs(deliver, subject, reply, header, data)
-	p.Flush()
-	a.publishers.Put(p)
+	p.Return()
 	return n
+}
+
+// Borrow returns a publisher for one burst, which ends with Return.
+func (a *Account) Borrow() *Publisher {
+	if p, ok := a.publishers.Get().(*Publisher); ok {
+		return p
+	}
+	return a.NewPublisher()
 }

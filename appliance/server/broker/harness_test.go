@@ -123,6 +123,24 @@ func (c *conn) expect(s string) {
 	}
 }
 
+// awaits is expect, between PINGs of the server.
+func (c *conn) awaits(want string) {
+	c.Helper()
+	for line := range strings.SplitAfterSeq(want, "\r\n") {
+		if line == "" {
+			continue
+		}
+		got := c.line()
+		for got == "PING" {
+			c.send("PONG\r\n")
+			got = c.line()
+		}
+		if got+"\r\n" != line {
+			c.Fatalf("got %q, want %q", got, line)
+		}
+	}
+}
+
 // expectClosed reads the end of the connection.
 func (c *conn) expectClosed() {
 	c.Helper()
@@ -151,7 +169,7 @@ func (c *conn) hello(connect string) *conn {
 func (c *conn) sync() {
 	c.Helper()
 	c.send("PING\r\n")
-	c.expect("PONG\r\n")
+	c.awaits("PONG\r\n")
 }
 
 // clientSubs returns the number of subscriptions of an account's clients.

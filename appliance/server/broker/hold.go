@@ -118,13 +118,14 @@ func (m *mesh) lost(subs map[*Account][]*remoteSub) {
 // hold keeps a request that has reached nobody if a server was there for it until a moment ago, and reports
 // whether it does.
 func (m *mesh) hold(c *client, deliver string, msg *message) bool {
-	if m.waiting.Load() == 0 {
+	a := c.account
+	again := m.b.cfg.Standing.matches(view(deliver)) && m.standing.taken(a, deliver)
+	if m.waiting.Load() == 0 && !again {
 		return false
 	}
-	a := c.account
 	m.holding.Lock()
 	defer m.holding.Unlock()
-	if !slices.ContainsFunc(m.gone, func(l *lostServer) bool { return l.subs[a] != nil && l.subs[a].HasInterest(deliver) }) {
+	if !again && !slices.ContainsFunc(m.gone, func(l *lostServer) bool { return l.subs[a] != nil && l.subs[a].HasInterest(deliver) }) {
 		return false
 	}
 	p := newParcel(a, deliver, msg, c)
@@ -213,8 +214,12 @@ func (r *route) allParked() []parked {
 // offerOne needs offering.
 func (m *mesh) offerOne(p *parcel) {
 	if p.state.Load() == parcelOffered && m.router.live(p.account, p.deliver) && p.state.CompareAndSwap(parcelOffered, parcelGiven) {
-		m.router.publish(p.account, p.deliver, &p.message)
+		n := m.router.publish(p.account, p.deliver, &p.message)
 		m.router.count(p.account)
+		if n == 0 { // who was there has gone at this moment
+			p.state.Store(parcelOffered)
+		}
+		m.noteStanding(p.account, p.deliver, &p.message, n, &m.router)
 	}
 }
 

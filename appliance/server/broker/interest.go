@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"millrace/appliance/server/subject"
 	"millrace/appliance/server/wire"
@@ -26,10 +27,20 @@ type interest struct {
 
 type interestKey struct{ filter, queue string }
 
+// haste is when the other servers hear of a change of interest. The zero value is at once. What a route is
+// sent after a change gets there after it in any case.
+type haste struct {
+	batch *flushList // not nil: at the end of the batch
+	soon  bool       // with what the route is sent next, after interestDelay at the latest
+}
+
+// interestDelay is how long a change of interest that nobody waits for stays behind for company.
+const interestDelay = time.Millisecond
+
 // changeLocked notes delta subscriptions more, and tells the other servers if that means something to
 // them: the first and the last of a filter, and every change of a queue group, whose size is its
 // weight.
-func (i *interest) changeLocked(filter, queue string, delta int) {
+func (i *interest) changeLocked(filter, queue string, delta int, when haste) {
 	if i.local == nil {
 		return
 	}
@@ -50,7 +61,7 @@ func (i *interest) changeLocked(filter, queue string, delta int) {
 		i.line = wire.AppendRouteUnsub(i.line[:0], i.account, filter, queue)
 	}
 	for _, r := range i.routes {
-		r.send(i.line)
+		r.tell(i.line, when)
 	}
 }
 

@@ -47,6 +47,8 @@ type mesh struct {
 	router   router
 	touched  flushList
 
+	standing standing
+
 	holding   sync.Mutex // taken with no other lock held
 	held      []*parcel  // requests that reached nobody
 	heldBytes int64
@@ -88,6 +90,7 @@ func newMesh(b *Broker, cfg *ClusterConfig) *mesh {
 	if cfg.Storage != nil {
 		m.formed = cfg.Storage.Cluster
 	}
+	m.standing.at = make(map[standingKey]standingRequests)
 	m.router.touched, m.router.heard = &m.touched, true
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if m.name == "" {
@@ -349,7 +352,8 @@ func (m *mesh) registerLocked(r *route) func() {
 	var watchers []*watcher
 	r.mu.Lock()
 	r.registered = true
-	for account, subs := range r.subsLocked() {
+	subscribed := r.subsLocked()
+	for account, subs := range subscribed {
 		w, err := account.insertRemote(subs...)
 		watchers = append(watchers, w...)
 		if err != nil {
@@ -363,6 +367,11 @@ func (m *mesh) registerLocked(r *route) func() {
 	gossip := m.gossipLocked(r)
 	return func() {
 		notify(watchers)
+		for account, subs := range subscribed {
+			for _, s := range subs {
+				m.subscribed(account, s.filter)
+			}
+		}
 		m.log.Info("route up", "server", r.info.ServerName, "id", r.info.ServerID, "address", r.address(), "version", r.info.Version, "dialed", r.url != nil)
 		gossip()
 		m.changed()

@@ -70,7 +70,11 @@ func (c *client) handlePub(op *wire.Op) error {
 	if mesh != nil {
 		mesh.offer()
 	}
-	if n := c.router.publish(c.account, str(m.subject), m); n == 0 && len(m.reply) > 0 && c.connect.NoResponders {
+	n := c.router.publish(c.account, str(m.subject), m)
+	if mesh != nil {
+		mesh.noteStanding(c.account, str(m.subject), m, n, &c.router)
+	}
+	if n == 0 && len(m.reply) > 0 && c.connect.NoResponders {
 		if mesh == nil || !mesh.hold(c, str(m.subject), m) {
 			c.noResponders(m)
 		}
@@ -134,7 +138,7 @@ func (c *client) handleSub(op *wire.Op) {
 		return
 	}
 	if !exists {
-		if err := c.account.insert(s); err != nil {
+		if err := c.account.insert(s, haste{batch: &c.touched}); err != nil {
 			c.mu.Lock()
 			delete(c.subs, string(s.sid))
 			c.mu.Unlock()
@@ -180,7 +184,7 @@ func (c *client) forget(s *Sub) {
 		delete(c.subs, string(s.sid))
 	}
 	c.mu.Unlock()
-	s.account.remove(s)
+	s.account.remove(haste{soon: true}, s)
 }
 
 // dropSubs ends all subscriptions.
@@ -201,7 +205,7 @@ func (c *client) dropSubs() {
 		s.closed = true
 	}
 	c.out.mu.Unlock()
-	account.remove(subs...)
+	account.remove(haste{soon: true}, subs...)
 }
 
 // handlePing answers; the first PING after CONNECT is answered with INFO too, which tells the client

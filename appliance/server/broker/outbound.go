@@ -58,7 +58,7 @@ func (p *chunkPool) put(b []byte) {
 //
 // Invariants:
 //  1. pending is the number of bytes in chunks and in the write under way.
-//  2. When chunks is not empty, then flushing, signaled or touched is set: someone will write them.
+//  2. When chunks is not empty, then flushing, signaled, touched or delayed is set: someone will write them.
 //  3. After closing is set nothing is appended.
 type outbound struct {
 	pool          *chunkPool
@@ -77,6 +77,7 @@ type outbound struct {
 	flushing   bool      // a goroutine writes to the connection
 	signaled   bool      // the writer has been told to flush
 	touched    bool      // a flushList has promised to flush
+	delayed    bool      // a timer has
 	closing    bool
 	hard       bool          // closing without a last flush
 	linger     bool          // closing leaves the connection to the read loop
@@ -211,6 +212,15 @@ func (f *flushList) flush() {
 	inline := len(f.conns) <= inlineFlushes
 	for i, c := range f.conns {
 		c.flushTouched(inline)
+		f.conns[i] = nil
+	}
+	f.conns = f.conns[:0]
+}
+
+// push leaves what was appended to the writers of the noted connections.
+func (f *flushList) push() {
+	for i, c := range f.conns {
+		c.flushTouched(false)
 		f.conns[i] = nil
 	}
 	f.conns = f.conns[:0]

@@ -7,13 +7,15 @@ import (
 )
 
 // A server whose power was cut says nothing more, and its connection stays open. The routes with servers of
-// ours are therefore asked for a sign of life all the time: every routePingAfter in which nothing came. One that does not
-// answer is quiet: what is for it waits here, in order, until it is heard again, so that a server that is
-// slow loses nothing by being taken for dead; see hold.go for what becomes of requests meanwhile. When the
-// other machine does not even acknowledge bytes for routeLostAfter, the connection is given up.
+// ours are therefore asked for a sign of life all the time: when nothing came for routePingAfter although
+// messages were sent, or for routeIdlePing. One that does not answer is quiet: what is for it waits here, in
+// order, until it is heard again, so that a server that is slow loses nothing by being taken for dead; see
+// hold.go for what becomes of requests meanwhile. When the other machine does not even acknowledge bytes
+// for routeLostAfter, the connection is given up.
 const (
 	routeLook      = 50 * time.Millisecond
 	routePingAfter = 100 * time.Millisecond
+	routeIdlePing  = 300 * time.Millisecond
 	// routeQuietAfter is the time without an answer to a PING, or three times what the last answer took if
 	// that is more.
 	routeQuietAfter = 150 * time.Millisecond
@@ -55,6 +57,7 @@ func (m *mesh) watch() {
 // by watch alone.
 func (r *route) look(now time.Time) {
 	heard := time.Unix(0, r.heard.Load())
+	after := r.pingAfter(heard)
 	switch {
 	case r.probed.After(heard):
 		if now.Sub(r.probed) >= max(routeQuietAfter, 3*time.Duration(r.rtt.Load())) && !r.quiet.Load() {
@@ -62,11 +65,26 @@ func (r *route) look(now time.Time) {
 		}
 	case r.quiet.Load(): // it was heard while it was being hushed
 		r.resume()
-	case now.Sub(heard) >= routePingAfter:
+	case now.Sub(heard) >= after:
 		r.probed = now
 		r.probedAt.Store(now.UnixNano())
 		r.send([]byte(wire.Ping))
 	}
+}
+
+// pingAfter is the time without a sign of life after which the peer is asked for one.
+func (r *route) pingAfter(heard time.Time) time.Duration {
+	r.out.mu.Lock()
+	sent := r.out.outMsgs
+	r.out.mu.Unlock()
+	if !heard.Equal(r.lookedHeard) {
+		r.lookedHeard, r.sentAtHeard = heard, r.lookedSent // some may be from after it: they count
+	}
+	r.lookedSent = sent
+	if sent != r.sentAtHeard {
+		return routePingAfter
+	}
+	return routeIdlePing
 }
 
 // answered measures what the answer to look's PING took. The shortest of late counts: long ones say that a
@@ -107,7 +125,6 @@ func (r *route) resume() {
 	var line []byte
 	o := &r.out
 	o.mu.Lock()
-	was := r.quiet.Swap(false)
 	for _, p := range r.parked {
 		if !o.closing && p.resume() {
 			line = r.appendMsgLocked(line, p.account, p.deliver, p.queues, &p.message)
@@ -115,6 +132,7 @@ func (r *route) resume() {
 	}
 	r.mesh.waiting.Add(-int64(len(r.parked)))
 	r.parked, r.parkedBytes = nil, 0
+	was := r.quiet.Swap(false) // last: until then nobody offers what waits here
 	if !o.closing && len(o.chunks) > 0 {
 		o.signalLocked()
 	}
@@ -141,8 +159,6 @@ func (m *mesh) quieted(r *route, quiet bool) {
 func (a *Account) allWatchers() (list []*watcher) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	for _, w := range a.literal {
-		list = append(list, w...)
-	}
+	a.watchers.Match(">", func(w []*watcher) { list = append(list, w...) })
 	return list
 }

@@ -117,7 +117,10 @@ func newCabled(t *testing.T) *cabled {
 	t.Helper()
 	c := &cabled{far: join(t, "far", storage(1, 1, nil))}
 	c.cable = newCable(t, c.far.routes)
-	c.near = join(t, "near", storage(2, 1, nil), c.cable.address())
+	c.near = join(t, "near", func(cfg *broker.Config) {
+		storage(2, 1, nil)(cfg)
+		cfg.Standing = broker.StandingRequests{Prefix: "pull.", Over: "OVER\r\n\r\n"}
+	}, c.cable.address())
 	meshed(t, c.near, c.far)
 	c.other = join(t, "other", storage(3, 1, nil), c.near.routes, c.far.routes)
 	meshed(t, c.near, c.far, c.other)
@@ -138,24 +141,6 @@ func subscriber(t *testing.T, m *member, filter string) *conn {
 	c.send("SUB " + filter + " 1\r\n")
 	c.sync()
 	return c
-}
-
-// awaits is expect, between PINGs of the server.
-func (c *conn) awaits(want string) {
-	c.Helper()
-	for line := range strings.SplitAfterSeq(want, "\r\n") {
-		if line == "" {
-			continue
-		}
-		got := c.line()
-		for got == "PING" {
-			c.send("PONG\r\n")
-			got = c.line()
-		}
-		if got+"\r\n" != line {
-			c.Fatalf("got %q, want %q", got, line)
-		}
-	}
 }
 
 // TestQuietRouteHoldsRequests has a responder behind a cable that is cut. The request waits until somebody
@@ -354,4 +339,44 @@ func TestQuietRouteEnds(t *testing.T) {
 	second.awaits("MSG orders.1 1 inbox 3\r\none\r\n")
 	client.send("PUB orders.1 5\r\nthree\r\n")
 	second.awaits("MSG orders.1 1 5\r\nthree\r\n") // the second wanted no answer: nobody else gets it
+}
+
+// TestStandingRequestsEnd has a client that waits for answers of a server that is not heard any more. When
+// another one takes over, the client is told, once.
+func TestStandingRequestsEnd(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(*testing.T, *cabled){
+		"quiet": func(t *testing.T, c *cabled) { c.quiet(t) },
+		"lost": func(t *testing.T, c *cabled) {
+			c.tear()
+			interested(t, c.near, "pull.a", false)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCabled(t)
+			far := subscriber(t, c.far, "pull.a")
+			interested(t, c.near, "pull.a", true)
+			client := subscriber(t, c.near, "inbox.*")
+			client.send("PUB pull.a inbox.1 0\r\n\r\nPUB pull.a inbox.1 0\r\n\r\nPUB pull.a inbox.2 0\r\n\r\n")
+			far.awaits("MSG pull.a 1 inbox.1 0\r\n\r\nMSG pull.a 1 inbox.1 0\r\n\r\nMSG pull.a 1 inbox.2 0\r\n\r\n")
+			lose(t, c)
+			second := subscriber(t, c.other, "pull.a")
+			over := map[string]bool{}
+			for range 2 {
+				line := client.line()
+				client.awaits("OVER\r\n\r\n\r\n")
+				over[line] = true
+			}
+			if !over["HMSG inbox.1 1 8 8"] || !over["HMSG inbox.2 1 8 8"] {
+				t.Errorf("got %v", over)
+			}
+			client.send("PUB pull.a inbox.1 0\r\n\r\n")
+			second.awaits("MSG pull.a 1 inbox.1 0\r\n\r\n")
+			third := subscriber(t, c.near, "pull.a") // the second is there still
+			client.send("PUB inbox.3 0\r\n\r\n")
+			client.awaits("MSG inbox.3 1 0\r\n\r\n")
+			third.sync()
+		})
+	}
 }

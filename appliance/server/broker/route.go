@@ -52,7 +52,10 @@ type route struct {
 	greeted   bool // both sides have accepted each other
 	left      int  // bytes that handleAll has left
 
-	probed time.Time // when watch, which owns this, has asked for a sign of life
+	// Owned by watch.
+	probed                  time.Time // when it has asked for a sign of life
+	lookedHeard             time.Time // the last sign of life that it knows
+	lookedSent, sentAtHeard int64     // messages sent until the last look, and until the sign of life
 
 	inMsgs, inBytes atomic.Int64
 	heard, probedAt atomic.Int64 // nanoseconds of the last sign of life, and of a PING of watch; 0: answered

@@ -248,6 +248,7 @@ func (r *route) handleSub(op *wire.RouteOp) {
 	}
 	r.mu.Unlock()
 	notify(watchers)
+	r.mesh.subscribed(account, s.filter)
 	if err != nil {
 		r.mesh.log.Warn("interest of another server", "server", r.info.ServerName, "account", account.name, "error", err)
 	}
