@@ -60,6 +60,8 @@ type Info struct {
 	Hostname  string    `json:"hostname"`
 	Key       string    `json:"key"` // public node key
 	Version   string    `json:"version"`
+	Board     string    `json:"board,omitempty"` // what machines the version is for
+	Debug     bool      `json:"debug,omitempty"` // the version gives a shell to who reaches the console
 	Kernel    string    `json:"kernel"`
 	Started   time.Time `json:"started"`
 	Time      time.Time `json:"time"`

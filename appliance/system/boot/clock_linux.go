@@ -31,7 +31,7 @@ func (b *systemBox) startClock(ctx context.Context) {
 	if len(servers) == 0 {
 		servers, wait = defaultTimeServers, defaultClockWait
 	}
-	b.timekeeper = clock.Start(ctx, clock.Config{Servers: servers, Say: b.sayClock, Logger: b.logger}, wait)
+	b.timekeeper = clock.Start(ctx, clock.Config{Servers: servers, Doubtful: b.clockWrong, Earliest: earliest, Say: b.sayClock, Logger: b.logger}, wait)
 	b.mu.Lock()
 	b.clock = cmp.Or(b.clock, "not known from a time server yet")
 	b.mu.Unlock()

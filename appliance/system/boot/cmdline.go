@@ -32,7 +32,11 @@ func (c Cmdline) apply(s *Settings) error {
 	for name, value := range c {
 		switch name {
 		case "disk":
-			s.Disk = strings.TrimPrefix(value, "/dev/")
+			list, err := diskNames(strings.Split(value, ","))
+			if err != nil {
+				return fmt.Errorf("kernel command line: %sdisk: %w", paramPrefix, err)
+			}
+			s.Disks = list
 		case "hostname":
 			if !validHostname(value) {
 				return fmt.Errorf("kernel command line: %shostname=%q: want letters, digits and inner dashes, at most 63", paramPrefix, value)

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"fmt"
 	"maps"
 	"testing"
 )
@@ -30,8 +31,8 @@ func TestCmdlineApply(t *testing.T) {
 	if err := (Cmdline{"disk": "/dev/vdb", "hostname": "box-1"}).apply(&s); err != nil {
 		t.Fatal(err)
 	}
-	if s.Disk != "vdb" || s.Network.Hostname != "box-1" {
-		t.Errorf("got disk %q, hostname %q", s.Disk, s.Network.Hostname)
+	if fmt.Sprint(s.Disks) != "[vdb]" || s.Network.Hostname != "box-1" {
+		t.Errorf("got disk %q, hostname %q", s.Disks, s.Network.Hostname)
 	}
 	for _, bad := range []Cmdline{{"hostname": "-x"}, {"dsik": "vdb"}} {
 		if err := bad.apply(&s); err == nil {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"millrace/appliance/system/disk"
 	"millrace/appliance/system/network"
 	"millrace/image/signature"
 )
@@ -29,7 +30,7 @@ const (
 // configuration file.
 type Settings struct {
 	Network    network.Config      // without Logger
-	Disk       string              // kernel name or serial number of the data disk, or disk.OnSystem; empty: found by its content
+	Disks      []string            // as disk.Wish.Named
 	NTP        []string            // time servers; empty: those that DHCP names, or the public pool
 	NoNTP      bool                // the owner wants none
 	Console    []string            // terminals that show what the console shows, such as "tty1"
@@ -85,11 +86,11 @@ func (f *File) parseAppliance(entries []entry) error {
 			}
 			f.Settings.Network.Hostname = e.text
 		case "disks":
-			list := e.list()
-			if len(list) != 1 {
-				return f.errorf(e, "want one disk, such as \"vdb\", its serial number, or \"system\"")
+			list, err := diskNames(e.list())
+			if err != nil {
+				return f.errorf(e, "%v", err)
 			}
-			f.Settings.Disk = strings.TrimPrefix(list[0], "/dev/")
+			f.Settings.Disks = list
 		case "ntp":
 			list := e.list()
 			if len(list) == 0 {
@@ -125,6 +126,25 @@ func (f *File) parseAppliance(entries []entry) error {
 		}
 	}
 	return nil
+}
+
+// diskNames checks names of data disks and returns them without "/dev/".
+func diskNames(list []string) ([]string, error) {
+	if len(list) == 0 || len(list) > disk.MaxDisks {
+		return nil, fmt.Errorf("want 1 to %d disks, such as \"vdb\" or a serial number, or %q, or %q", disk.MaxDisks, disk.AllDisks, disk.OnSystem)
+	}
+	var names []string
+	for _, name := range list {
+		name = strings.TrimPrefix(name, "/dev/")
+		if len(list) > 1 && (name == disk.AllDisks || name == disk.OnSystem) {
+			return nil, fmt.Errorf("%q stands alone", name)
+		}
+		if name == "" || slices.Contains(names, name) {
+			return nil, fmt.Errorf("want each disk once, got %q", list)
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 // parseNetwork reads the network block.
@@ -181,6 +201,11 @@ func parseAll[T any](texts []string, parse func(string) (T, error)) ([]T, error)
 // checkStore refuses a store outside the data disk: everything else on a box is memory, and what
 // is acknowledged there is gone at the next boot.
 func (f *File) checkStore() error {
+	if js, ok := find(f.entries, "jetstream"); ok {
+		if e, ok := find(js.children, "extra_dirs"); ok {
+			return f.errorf(e, "the disks of a box are named by appliance { disks: … }, which makes this line itself")
+		}
+	}
 	for _, e := range f.storeEntries() {
 		if p := path.Clean(e.text); p != dataDir && !strings.HasPrefix(p, dataDir+"/") {
 			return f.errorf(e, "%q is not on the data disk, which is %s", e.text, dataDir)
@@ -263,8 +288,9 @@ type edit struct {
 // Millraced returns the configuration for millraced. The appliance block is blanked out and what is
 // missing is added where it moves no line, so that millraced's errors name the lines of the owner's
 // file. withStore is false when there is no data disk: streams are switched off then, since memory
-// would lose what it acknowledged. name is what the server is called unless the file says so.
-func (f *File) Millraced(withStore bool, name string) []byte {
+// would lose what it acknowledged. name is what the server is called unless the file says so. extra are folders
+// on further data disks.
+func (f *File) Millraced(withStore bool, name string, extra ...string) []byte {
 	var edits []edit
 	var add []string
 	blank := func(e entry) {
@@ -274,22 +300,29 @@ func (f *File) Millraced(withStore bool, name string) []byte {
 		blank(e)
 	}
 	js, hasJS := find(f.entries, "jetstream")
+	var more []string // of the jetstream block
+	if len(f.storeEntries()) == 0 {
+		more = append(more, fmt.Sprintf("store_dir: %q", storeDir))
+	}
+	if len(extra) > 0 {
+		more = append(more, fmt.Sprintf("extra_dirs: [%s]", quoted(extra)))
+	}
+	inBlock := strings.Join(more, ", ")
 	switch {
 	case !withStore:
 		if hasJS {
 			blank(js)
 		}
 		add = append(add, "jetstream: disabled")
-	case len(f.storeEntries()) > 0:
-		if !hasJS {
-			add = append(add, "jetstream: enabled")
-		}
+	case !hasJS && inBlock == "":
+		add = append(add, "jetstream: enabled")
 	case !hasJS:
-		add = append(add, fmt.Sprintf("jetstream { store_dir: %q }", storeDir))
+		add = append(add, fmt.Sprintf("jetstream { %s }", inBlock))
+	case inBlock == "":
 	case js.kind == block:
-		edits = append(edits, edit{js.value + 1, js.value + 1, fmt.Sprintf(" store_dir: %q,", storeDir)})
+		edits = append(edits, edit{js.value + 1, js.value + 1, fmt.Sprintf(" %s,", inBlock)})
 	case isTrue(js.text):
-		edits = append(edits, edit{js.value, js.end, fmt.Sprintf("{ store_dir: %q }", storeDir)})
+		edits = append(edits, edit{js.value, js.end, fmt.Sprintf("{ %s }", inBlock)})
 	}
 	if f.ServerName() == "" && name != "" {
 		add = append(add, fmt.Sprintf("server_name: %q", name))
@@ -313,6 +346,15 @@ func (f *File) Millraced(withStore bool, name string) []byte {
 		out.WriteString(line + "\n")
 	}
 	return out.Bytes()
+}
+
+// quoted lists strings as a configuration file has them.
+func quoted(list []string) string {
+	var out []string
+	for _, s := range list {
+		out = append(out, strconv.Quote(s))
+	}
+	return strings.Join(out, ", ")
 }
 
 // blanks keeps the line ends of a text and nothing else.

@@ -71,12 +71,30 @@ appliance {
 }
 `)
 	n := f.Settings.Network
-	got := fmt.Sprint(n.Hostname, f.Settings.Disk, n.Interface, n.Addresses, n.Gateways, n.DNS)
-	if want := "box-1vdbeth1[10.0.0.5/24] [10.0.0.1] [10.0.0.1 9.9.9.9]"; got != want {
+	got := fmt.Sprint(n.Hostname, f.Settings.Disks, n.Interface, n.Addresses, n.Gateways, n.DNS)
+	if want := "box-1[vdb]eth1[10.0.0.5/24] [10.0.0.1] [10.0.0.1 9.9.9.9]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if host, port := f.Listen(); host != "10.0.0.5" || port != "4300" {
 		t.Errorf("listen %s %s, want 10.0.0.5 4300", host, port)
+	}
+}
+
+// Folders on further data disks are added to the jetstream block, wherever the owner has it.
+func TestFileMillracedExtraDirs(t *testing.T) {
+	const listen = "listen: 4222\n"
+	for text, want := range map[string]string{
+		"":                                    `jetstream { store_dir: "/data/millrace", extra_dirs: ["/disks/2/m", "/disks/3/m"] }`,
+		"jetstream: enabled":                  `jetstream: { store_dir: "/data/millrace", extra_dirs: ["/disks/2/m", "/disks/3/m"] }`,
+		"jetstream { domain: d }":             `jetstream { store_dir: "/data/millrace", extra_dirs: ["/disks/2/m", "/disks/3/m"], domain: d }`,
+		"jetstream { store: /data/x }":        `jetstream { extra_dirs: ["/disks/2/m", "/disks/3/m"], store: /data/x }`,
+		"store_dir: /data/x\njetstream: true": "store_dir: /data/x\n" + `jetstream: { extra_dirs: ["/disks/2/m", "/disks/3/m"] }`,
+		"store_dir: /data/x":                  "store_dir: /data/x\n" + `jetstream { extra_dirs: ["/disks/2/m", "/disks/3/m"] }`,
+		"jetstream: off":                      "jetstream: off",
+	} {
+		if got := string(parse(t, listen+text).Millraced(true, "", "/disks/2/m", "/disks/3/m")); got != listen+want && got != listen+want+"\n" {
+			t.Errorf("%q became\n%s\nwant\n%s", text, got, listen+want)
+		}
 	}
 }
 
@@ -99,7 +117,7 @@ func TestFileMillracedName(t *testing.T) {
 func TestParseConfigAppliance(t *testing.T) {
 	f := parse(t, `appliance { disks: WD-1234, ntp: [a.example, "10.0.0.1"], console: ["/dev/tty1", ttyS1, hvc0], update_keys: "ed25519:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=" }`)
 	s := f.Settings
-	if got, want := fmt.Sprint(s.Disk, s.NTP, s.NoNTP, s.Console, len(s.UpdateKeys), s.UpdateKeys[0][31]), "WD-1234[a.example 10.0.0.1] false [tty1 ttyS1 hvc0] 1 31"; got != want {
+	if got, want := fmt.Sprint(s.Disks, s.NTP, s.NoNTP, s.Console, len(s.UpdateKeys), s.UpdateKeys[0][31]), "[WD-1234] [a.example 10.0.0.1] false [tty1 ttyS1 hvc0] 1 31"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if s := parse(t, "appliance { ntp: off }").Settings; !s.NoNTP || len(s.NTP) > 0 {
@@ -166,8 +184,10 @@ func TestParseConfigErrors(t *testing.T) {
 		{"\nappliance: yes", "x.conf: line 2: appliance: want a block"},
 		{"appliance {\n  hostname: -x\n}", "x.conf: line 2: hostname: want letters"},
 		{"appliance {\n  disk: vdb\n}", "x.conf: line 2: disk: unknown key"},
-		{"appliance { disks: [vdb, vdc] }", "x.conf: line 1: disks: want one disk"},
-		{"appliance { disks { a: 1 } }", "x.conf: line 1: disks: want one disk"},
+		{"appliance { disks: [vdb, all] }", `x.conf: line 1: disks: "all" stands alone`},
+		{"appliance { disks: [vdb, /dev/vdb] }", "x.conf: line 1: disks: want each disk once"},
+		{"appliance { disks { a: 1 } }", "x.conf: line 1: disks: want 1 to 16 disks"},
+		{"jetstream { extra_dirs: [/x] }", "x.conf: line 1: extra_dirs: the disks of a box"},
 		{"appliance { ntp: [] }", "x.conf: line 1: ntp: want time servers"},
 		{"appliance { console: \"../sda\" }", "x.conf: line 1: console: want names of terminals"},
 		{"appliance { update_keys: [K1] }", "x.conf: line 1: update_keys: public key: want ed25519:BASE64 (number 1 of 1)"},

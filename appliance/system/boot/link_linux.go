@@ -96,22 +96,21 @@ func (d *daemonLink) send(verb string, data []byte) error {
 	return l.Send(verb, data)
 }
 
-// health asks millraced how it is.
-func (d *daemonLink) health(ctx context.Context) boxapi.Health {
+// health asks millraced how it is. answered says that it is not silent, whatever it answers.
+func (d *daemonLink) health(ctx context.Context) (h boxapi.Health, answered bool) {
 	unavailable := func(why string) boxapi.Health { return boxapi.Health{Status: "unavailable", Error: why} }
 	l := d.current()
 	if l == nil {
-		return unavailable("millraced does not run")
+		return unavailable("millraced does not run"), false
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	out, err := l.Call(ctx, "HEALTHZ", nil)
 	if err != nil {
-		return unavailable("millraced does not answer: " + err.Error())
+		return unavailable("millraced does not answer: " + err.Error()), false
 	}
-	var h boxapi.Health
 	if err := json.Unmarshal(out, &h); err != nil {
-		return unavailable("millraced answers nonsense: " + err.Error())
+		return unavailable("millraced answers nonsense: " + err.Error()), true
 	}
-	return h
+	return h, true
 }

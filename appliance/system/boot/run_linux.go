@@ -104,7 +104,10 @@ type systemBox struct {
 	daemon  *daemonLink
 	service *box.Service
 
+	supervisor *supervisor // of millraced; nil: it is not to run
+
 	timekeeper *clock.Clock // nil: none is wanted
+	clockWrong bool         // when the box started
 
 	state     *state.Store
 	stateAt   string // for people
@@ -112,9 +115,10 @@ type systemBox struct {
 	stateLost bool   // there may be one that cannot be read
 	name, key string // of this box
 	conf      *File
-	data      string // where the data disk is mounted; empty: nowhere
-	dataAt    string // for people
-	dataDisk  string // kernel name; empty: none
+	data      string   // where the data disk is mounted; empty: nowhere
+	dataAt    string   // for people
+	dataDisks []string // kernel names, the first one first; empty: none
+	extraDirs []string // folders for the store on the others
 
 	mu       sync.Mutex
 	trial    *trial // nil: this version has proven itself, or was started otherwise
@@ -146,7 +150,7 @@ func (b *systemBox) start(ctx context.Context) error {
 	}
 	// Before DHCP and millraced, who need random numbers and would wait without a word.
 	waitRandom(b.logger)
-	setClock(b.logger)
+	b.clockWrong = setClock(b.logger)
 	b.timeline.note("modules", kernelAge())
 
 	disks, err := disk.Scan()
@@ -176,7 +180,7 @@ func (b *systemBox) start(ctx context.Context) error {
 	// At the same time: links come up and leases are waited for while disks are checked or formatted.
 	var bringing sync.WaitGroup
 	bringing.Go(func() { b.network, err = bringUp(ctx, net) })
-	b.prepareDisk(ctx, disks, settings.Disk)
+	b.prepareDisk(ctx, disks, settings.Disks)
 	b.timeline.note("disks", kernelAge())
 	bringing.Wait()
 	if err != nil {
@@ -247,8 +251,12 @@ func (b *systemBox) live(ctx context.Context) request {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	shown := ""
+	var stuck hang
 	for {
-		b.alive.set(time.Now(), loopAlive)
+		// A process that the kernel holds on to is no life: the watchdog ends that.
+		if stuck.step != resetHung {
+			b.alive.set(time.Now(), loopAlive)
+		}
 		select {
 		case r := <-b.requests:
 			return r
@@ -256,7 +264,9 @@ func (b *systemBox) live(ctx context.Context) request {
 		}
 		health := boxapi.Health{Status: "unavailable", Error: "not serving"}
 		if b.daemon != nil {
-			health = b.daemon.health(ctx)
+			var answered bool
+			health, answered = b.daemon.health(ctx)
+			b.unhang(&stuck, answered)
 		}
 		b.mu.Lock()
 		b.health = health
@@ -269,6 +279,27 @@ func (b *systemBox) live(ctx context.Context) request {
 			shown = line
 			fmt.Fprintf(io.MultiWriter(b.console, b.log), "millrace: status: %s\n", line)
 		}
+	}
+}
+
+// unhang ends a millraced that does not answer any more; its supervisor starts it again.
+func (b *systemBox) unhang(h *hang, answered bool) {
+	s := b.supervisor
+	if s == nil {
+		return
+	}
+	process := s.process()
+	before := h.step
+	switch v := h.judge(time.Now(), process, answered); {
+	case v == before:
+	case v == dumpHung:
+		b.warn("millraced does not answer any more: it is ended, what it was doing goes into the log")
+		s.signal(process, unix.SIGQUIT) // Go's runtime writes down all goroutines
+	case v == killHung:
+		b.logger.Error("millraced does not end, killing it")
+		s.signal(process, unix.SIGKILL)
+	case v == resetHung:
+		b.logger.Error("millraced cannot be killed: the watchdog is not fed any more and resets this box")
 	}
 }
 
@@ -307,7 +338,7 @@ func (b *systemBox) daemonEnded() {
 // info describes the box.
 func (b *systemBox) info(context.Context) boxapi.Info {
 	i := boxapi.Info{
-		Name: b.name, Key: b.key, Version: imageVersion(), Kernel: kernelRelease(), Started: b.started.UTC(),
+		Name: b.name, Key: b.key, Version: imageVersion(), Board: imageBoard(), Debug: hasShell(), Kernel: kernelRelease(), Started: b.started.UTC(),
 		Time: time.Now().UTC(), Role: boxapi.RoleRouter, State: b.stateAt, Data: b.dataAt, Watchdog: "none",
 	}
 	if b.conf != nil && b.conf.ServerName() != "" {
@@ -401,7 +432,7 @@ func (b *systemBox) serve(ctx context.Context) error {
 	if err := os.MkdirAll(path.Dir(runConfig), 0o700); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
-	if err := os.WriteFile(runConfig, conf.Millraced(b.data != "", b.name), 0o600); err != nil {
+	if err := os.WriteFile(runConfig, conf.Millraced(b.data != "", b.name, b.extraDirs...), 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	if err := b.serveRequests(ctx); err != nil {
@@ -425,6 +456,7 @@ func (b *systemBox) serve(ctx context.Context) error {
 		ended:   b.daemonEnded,
 		logger:  b.logger,
 	}
+	b.supervisor = s
 	b.wg.Go(func() { s.run(ctx) })
 	return nil
 }
@@ -442,7 +474,7 @@ func (b *systemBox) serveRequests(ctx context.Context) error {
 		ConfigText:  func() string { return b.conf.text },
 		CheckConfig: b.checkConfig,
 		Disks:       disk.Scan,
-		DataDisk:    func() string { return b.dataDisk },
+		DataDisks:   func() []string { return b.dataDisks },
 		Uploads:     uploads,
 		Install:     b.install,
 		Now:         time.Now,
@@ -484,7 +516,7 @@ func (b *systemBox) checkConfig(ctx context.Context, text string) error {
 	}
 	defer os.RemoveAll(dir)
 	file := path.Join(dir, path.Base(runConfig))
-	if err := os.WriteFile(file, f.Millraced(b.data != "", b.name), 0o600); err != nil {
+	if err := os.WriteFile(file, f.Millraced(b.data != "", b.name, b.extraDirs...), 0o600); err != nil {
 		return fmt.Errorf("check configuration: %w", err)
 	}
 	out, code, err := b.reaper.run(ctx, millracedPath, "-c", file, "-t")
@@ -550,16 +582,18 @@ func waitRandom(logger *slog.Logger) {
 	}
 }
 
-// setClock corrects a clock that is wrong for sure. The kernel has read the hardware clock.
-func setClock(logger *slog.Logger) {
+// setClock corrects a clock that is wrong for sure, and reports whether it was. The kernel has read the hardware
+// clock.
+func setClock(logger *slog.Logger) (wrong bool) {
 	if time.Now().After(earliest) {
-		return
+		return false
 	}
 	logger.Warn("the hardware clock is wrong or missing", "it says", time.Now().UTC().String(), "now set to", earliest.String())
 	tv := unix.NsecToTimeval(earliest.UnixNano())
 	if err := unix.Settimeofday(&tv); err != nil {
 		logger.Warn("clock not set", "cause", err)
 	}
+	return true
 }
 
 // kernelAge is how long ago the kernel started.

@@ -14,10 +14,16 @@ const shellPath = "/bin/sh"
 // shellPause is how long a shell that has ended is away.
 const shellPause = time.Second
 
+// hasShell reports whether this is the debug variant.
+func hasShell() bool {
+	_, err := os.Stat(shellPath)
+	return err == nil
+}
+
 // startShell gives a shell to whoever sits at the console, if the image has one. It does so before
 // anything that may fail: that is what it is for.
 func (b *systemBox) startShell(ctx context.Context) {
-	if _, err := os.Stat(shellPath); err != nil {
+	if !hasShell() {
 		return
 	}
 	b.warn("this is a debug image: who reaches the console has a shell")
@@ -41,7 +47,7 @@ func (b *systemBox) shell(ctx context.Context) error {
 		return fmt.Errorf("open console: %w", err)
 	}
 	defer tty.Close()
-	pid, done, err := b.reaper.startWith(shellPath, nil, []string{"PATH=/bbin:/bin:/sbin", "HOME=/tmp", "TERM=linux"},
+	pid, done, err := b.reaper.startWith(shellPath, nil, []string{"PATH=/bin:/sbin", "HOME=/tmp", "TERM=linux"},
 		tty, tty, &syscall.SysProcAttr{Setsid: true, Setctty: true})
 	if err != nil {
 		return err

@@ -144,10 +144,8 @@ func checkImage(image []byte) (version string, err error) {
 		return "", err
 	}
 	// Of the running image, which is one that does.
-	if b, err := os.ReadFile("/etc/os-release"); err == nil {
-		if board := osReleaseValue(string(b), "VARIANT_ID"); board != "" && i.Board != "" && i.Board != board {
-			return "", fmt.Errorf("an image for the board %s, this is %s", i.Board, board)
-		}
+	if board := imageBoard(); board != "" && i.Board != "" && i.Board != board {
+		return "", fmt.Errorf("an image for the board %s, this is %s", i.Board, board)
 	}
 	return i.Version, nil
 }
@@ -160,4 +158,13 @@ func imageVersion() string {
 		return "unknown"
 	}
 	return osReleaseValue(string(b), "VERSION_ID")
+}
+
+// imageBoard is what machines the running image is for; empty: it does not say.
+func imageBoard() string {
+	b, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return ""
+	}
+	return osReleaseValue(string(b), "VARIANT_ID")
 }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"millrace/appliance/system/disk"
@@ -22,6 +25,9 @@ const (
 
 	// ownDataDir holds the data of a box that keeps it on the state partition.
 	ownDataDir = "data"
+
+	// moreDir has the mount points of further data disks, by number.
+	moreDir = "/disks"
 
 	// maxLog bounds the log on the state partition; a small one gives an eighth of itself.
 	maxLog = 64 << 20
@@ -118,7 +124,9 @@ func (b *systemBox) carryOut(disks []disk.Disk) error {
 			return err
 		}
 		for i, d := range disks {
-			if ok && d.Content == disk.Data && d.UUID == bound.UUID {
+			first := d.Content == disk.Data && d.UUID == bound.UUID
+			further := d.Content == disk.Part && d.UUID == disk.FurtherUUID(bound.UUID, d.Number)
+			if ok && (first || further) {
 				if err := disk.GiveUp(d); err != nil {
 					return err
 				}
@@ -136,7 +144,7 @@ func (b *systemBox) carryOut(disks []disk.Disk) error {
 // prepareDisk finds and mounts the data disk, and says what it does with every other. Without one the
 // box goes on as a router. Which disk it is is remembered before it is formatted, and that it is ready
 // before it is used.
-func (b *systemBox) prepareDisk(ctx context.Context, disks []disk.Disk, named string) {
+func (b *systemBox) prepareDisk(ctx context.Context, disks []disk.Disk, named []string) {
 	err := b.useDisk(ctx, disks, named)
 	switch {
 	case err != nil:
@@ -150,7 +158,7 @@ func (b *systemBox) prepareDisk(ctx context.Context, disks []disk.Disk, named st
 	}
 }
 
-func (b *systemBox) useDisk(ctx context.Context, disks []disk.Disk, named string) error {
+func (b *systemBox) useDisk(ctx context.Context, disks []disk.Disk, named []string) error {
 	bound, isBound, err := b.state.Binding()
 	if err != nil {
 		return err
@@ -162,6 +170,9 @@ func (b *systemBox) useDisk(ctx context.Context, disks []disk.Disk, named string
 	w := disk.Wish{Named: named, Erase: orders.TakeDisk, NoFormat: b.stateLost}
 	if isBound {
 		w.Bound, w.Begun, w.Known = bound.UUID, !bound.Ready, bound.Disk
+		for _, m := range bound.More {
+			w.Further = append(w.Further, disk.Further{Number: m.Number, Known: m.Disk, Ready: m.Ready})
+		}
 	}
 	d := disk.Decide(disks, w)
 	for _, n := range d.Notes {
@@ -192,15 +203,24 @@ func (b *systemBox) useDisk(ctx context.Context, disks []disk.Disk, named string
 		b.mountedData("state partition")
 		return nil
 	}
-	var chosen disk.Disk
-	for _, x := range disks {
-		if x.Name == d.Disk {
-			chosen = x
-		}
-	}
-	now := state.Binding{UUID: chosen.UUID, Disk: fmt.Sprintf("%s, %s", chosen, gib(chosen.Bytes)), BoundAt: time.Now().UTC()}
+	now := state.Binding{UUID: diskNamed(disks, d.Disk).UUID, Disk: describe(diskNamed(disks, d.Disk)), BoundAt: time.Now().UTC()}
 	if d.Action == disk.Format {
 		now.UUID = disk.NewUUID()
+	}
+	if now.UUID == bound.UUID {
+		now.BoundAt, now.More = bound.BoundAt, bound.More
+	} else {
+		w.Further = nil // those are of another store
+	}
+	// Before anything is mounted: a store of which a part is missing is not used, nor repaired, nor added to.
+	more := disk.DecideMore(disks, d.Disk, now.UUID, w)
+	for _, n := range more.Notes {
+		b.warn(n)
+	}
+	if more.Refused != "" {
+		return errors.New(more.Refused)
+	}
+	if d.Action == disk.Format {
 		if err := b.state.Bind(now); err != nil {
 			return err
 		}
@@ -215,22 +235,91 @@ func (b *systemBox) useDisk(ctx context.Context, disks []disk.Disk, named string
 			return err
 		}
 	}
+	now.Ready = true
+	names := []string{d.Disk}
+	for _, m := range more.Disks {
+		if err := b.useMore(ctx, disks, m, &now); err != nil {
+			return err
+		}
+		names = append(names, m.Disk)
+	}
 	if orders.TakeDisk != "" {
 		if err := b.state.Give(state.Orders{}); err != nil {
 			return err
 		}
 	}
-	b.mountedData(d.Disk)
-	b.dataDisk = d.Disk
+	b.dataDisks = names
+	b.mountedData(strings.Join(names, " + "))
 	return nil
 }
+
+// useMore mounts a further data disk, which is remembered as the first one is: before it is formatted, and as ready
+// before its first use.
+func (b *systemBox) useMore(ctx context.Context, disks []disk.Disk, m disk.More, now *state.Binding) error {
+	note := func(ready bool) error {
+		x := state.MoreDisk{Number: m.Number, Disk: describe(diskNamed(disks, m.Disk)), Ready: ready}
+		i := slices.IndexFunc(now.More, func(y state.MoreDisk) bool { return y.Number == m.Number })
+		if i >= 0 && now.More[i] == x {
+			return nil
+		}
+		now.More = slices.Clone(now.More)
+		if i >= 0 {
+			now.More[i] = x
+		} else {
+			now.More = append(now.More, x)
+		}
+		return b.state.Bind(*now)
+	}
+	if m.Format {
+		if err := note(false); err != nil {
+			return err
+		}
+	}
+	dir := fmt.Sprintf("%s/%d", moreDir, m.Number)
+	if err := disk.PrepareMore(ctx, disk.Config{Run: b.reaper.run, Dir: dir, Logger: b.logger}, m); err != nil {
+		return err
+	}
+	b.mounts = append(b.mounts, dir)
+	if err := note(true); err != nil {
+		return err
+	}
+	// millraced wants it to be there, so as not to write where a disk should be mounted and is not.
+	store := path.Join(dir, path.Base(storeDir))
+	if err := os.MkdirAll(store, 0o700); err != nil {
+		return fmt.Errorf("make folder for data: %w", err)
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("make folder for data: %w", err)
+	}
+	if err := errors.Join(root.Sync(), root.Close()); err != nil {
+		return fmt.Errorf("make folder for data: %w", err)
+	}
+	b.extraDirs = append(b.extraDirs, store)
+	return nil
+}
+
+// diskNamed returns the disk of a kernel name.
+func diskNamed(disks []disk.Disk, name string) disk.Disk {
+	i := slices.IndexFunc(disks, func(x disk.Disk) bool { return x.Name == name })
+	return disks[i]
+}
+
+// describe describes a disk to people who look for it.
+func describe(d disk.Disk) string { return fmt.Sprintf("%s, %s", d, gib(d.Bytes)) }
 
 // mountedData notes that there is a place for data.
 func (b *systemBox) mountedData(name string) {
 	b.data, b.dataAt = dataDir, name
-	if size, free, err := disk.Usage(dataDir); err == nil {
-		b.dataAt = fmt.Sprintf("%s, %s, %s free", name, gib(size), gib(free))
+	var size, free int64
+	for _, dir := range append([]string{dataDir}, b.extraDirs...) {
+		s, f, err := disk.Usage(dir)
+		if err != nil {
+			return
+		}
+		size, free = size+s, free+f
 	}
+	b.dataAt = fmt.Sprintf("%s, %s, %s free", name, gib(size), gib(free))
 }
 
 // readConfig reads the owner's configuration: what the state has, unless flashing brought another; the

@@ -35,6 +35,36 @@ type supervisor struct {
 	ready   func()    // called each time it has become ready
 	ended   func()    // called each time it has ended by itself
 	logger  *slog.Logger
+
+	mu      sync.Mutex
+	pid     int // 0: it does not run
+	started time.Time
+}
+
+// process returns when the running process was started; the zero time: none runs.
+func (s *supervisor) process() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pid == 0 {
+		return time.Time{}
+	}
+	return s.started
+}
+
+// signal sends a signal to the process that was started then, if it still runs.
+func (s *supervisor) signal(started time.Time, sig syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pid != 0 && s.started.Equal(started) {
+		signalChild(s.pid, sig)
+	}
+}
+
+// running notes which process runs, 0 for none.
+func (s *supervisor) running(pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pid, s.started = pid, time.Now()
 }
 
 // run keeps the program running until ctx ends, then stops it and returns.
@@ -77,6 +107,8 @@ func (s *supervisor) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.running(pid)
+	defer s.running(0)
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	wg.Go(func() { s.watch(watching) })

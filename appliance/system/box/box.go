@@ -46,8 +46,8 @@ type Config struct {
 	ConfigText  func() string // of the configuration that the box runs with
 	CheckConfig func(ctx context.Context, text string) error
 
-	Disks    func() ([]disk.Disk, error)
-	DataDisk func() string // kernel name; empty: none
+	Disks     func() ([]disk.Disk, error)
+	DataDisks func() []string // kernel names; empty: none
 
 	Uploads *update.Uploads
 

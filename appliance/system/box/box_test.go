@@ -74,8 +74,8 @@ func newMachine(t *testing.T, change func(*Config)) *machine {
 				{Name: "vdd", Bytes: 1 << 10, Found: disk.Found{Content: disk.Empty}},
 			}, nil
 		},
-		DataDisk: func() string { return "vdb" },
-		Uploads:  update.OpenUploads(t.TempDir()),
+		DataDisks: func() []string { return []string{"vdb"} },
+		Uploads:   update.OpenUploads(t.TempDir()),
 		Install: func(image []byte) (update.Slot, error) {
 			if string(image) == "bad image" {
 				return update.Slot{}, errors.New("no signature")
@@ -144,7 +144,7 @@ func TestServiceChanges(t *testing.T) {
 		{boxapi.VerbReset, boxapi.ResetRequest{Name: "box-2"}, `error: reset of "box-2" asked of "box-1"`},
 		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdc", Erase: "S1"}, `error: disk vdc is called "S2", not "S1"`},
 		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdc"}, `error: disk vdc is called "S2"`},
-		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdb", Erase: "S1"}, "error: disk vdb is the data disk"},
+		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdb", Erase: "S1"}, "error: disk vdb is a data disk"},
 		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vda", Erase: "vda"}, "error: disk vda cannot be taken"},
 		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdd", Erase: "vdd"}, "error: disk vdd cannot be taken"},
 		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdz", Erase: "vdz"}, "error: there is no disk vdz"},

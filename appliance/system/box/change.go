@@ -3,6 +3,7 @@ package box
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"millrace/appliance/boxapi"
 	"millrace/appliance/system/disk"
@@ -83,7 +84,7 @@ func (s *Service) disks(context.Context, []byte) (any, error) {
 		switch {
 		case d.Content == disk.System:
 			x.Use = "system"
-		case d.Name == s.cfg.DataDisk():
+		case slices.Contains(s.cfg.DataDisks(), d.Name):
 			x.Use = "data"
 		}
 		out.Disks = append(out.Disks, x)
@@ -114,8 +115,8 @@ func (s *Service) takeDisk(_ context.Context, data []byte) (any, error) {
 		switch {
 		case r.Erase != want:
 			return nil, fmt.Errorf("disk %s is called %q, not %q: nothing done", d.Name, want, r.Erase)
-		case d.Name == s.cfg.DataDisk():
-			return nil, fmt.Errorf("disk %s is the data disk of this box already", d.Name)
+		case slices.Contains(s.cfg.DataDisks(), d.Name):
+			return nil, fmt.Errorf("disk %s is a data disk of this box already", d.Name)
 		}
 		// What the next start will decide is decided now, to say no while somebody listens.
 		if decision := disk.Decide(found, disk.Wish{Erase: want}); decision.Action != disk.Format {

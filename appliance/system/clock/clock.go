@@ -27,6 +27,13 @@ const (
 type Config struct {
 	Servers []string // names or addresses, with or without port
 
+	// Doubtful says that the clock is wrong for sure: any time that a server tells is better, once, before Start
+	// returns.
+	Doubtful bool
+
+	// Earliest is a time that has passed; a server that tells an earlier one is not believed.
+	Earliest time.Time
+
 	// Ask asks one server; nil asks by SNTP.
 	Ask func(ctx context.Context, server string) (Sample, error)
 
@@ -134,8 +141,12 @@ func (k *Clock) once(ctx context.Context, running bool) error {
 		return errors.Join(errors.New("no answer"), err)
 	}
 	s, agreeing := best(answers)
-	action, refused := decide(s.Offset, agreeing, running)
+	action, refused := decide(s.Offset, agreeing, running, k.cfg.Doubtful)
+	if time.Now().Add(s.Offset).Before(k.cfg.Earliest) {
+		refused = "that time has passed"
+	}
 	if refused != "" {
+		k.cfg.Say(fmt.Sprintf("left as it is: %s says it is off by %s, but %s", s.Server, s.Offset.Round(time.Second), refused))
 		k.cfg.Logger.Error("the clock is far off but is left as it is", "by", s.Offset.String(), "server", s.Server, "cause", refused)
 		return nil
 	}

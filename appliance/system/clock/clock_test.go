@@ -19,20 +19,25 @@ func TestDecide(t *testing.T) {
 		running  bool
 		want     Action
 		refused  bool
+		doubtful bool
 	}{
-		{0, 1, false, Nothing, false},
-		{time.Hour, 1, false, Step, false},
-		{-24 * time.Hour, 1, false, Step, false}, // nothing runs yet
-		{500 * time.Microsecond, 1, true, Nothing, false},
-		{time.Second, 1, true, Slew, false},
-		{-time.Second, 1, true, Slew, false},
-		{3 * time.Second, 1, true, Step, false},
-		{-3 * time.Second, 1, true, Slew, false}, // never back
-		{-24 * time.Hour, 3, true, Slew, false},
-		{24 * time.Hour, 1, true, Nothing, true},
-		{24 * time.Hour, 2, true, Step, false},
+		{0, 1, false, Nothing, false, false},
+		{time.Hour, 1, false, Step, false, false},
+		{-24 * time.Hour, 1, false, Step, false, false}, // nothing runs yet
+		{500 * time.Microsecond, 1, true, Nothing, false, false},
+		{time.Second, 1, true, Slew, false, false},
+		{-time.Second, 1, true, Slew, false, false},
+		{3 * time.Second, 1, true, Step, false, false},
+		{-3 * time.Second, 1, true, Slew, false, false}, // never back
+		{-24 * time.Hour, 3, true, Slew, false, false},
+		{24 * time.Hour, 1, true, Nothing, true, false},
+		{24 * time.Hour, 2, true, Step, false, false},
+		{20 * 365 * 24 * time.Hour, 1, false, Nothing, true, false}, // would expire what it should not
+		{20 * 365 * 24 * time.Hour, 1, false, Step, false, true},    // the hardware clock is dead
+		{20 * 365 * 24 * time.Hour, 2, false, Step, false, false},
+		{20 * 365 * 24 * time.Hour, 1, true, Nothing, true, true},
 	} {
-		got, refused := decide(tt.offset, tt.agreeing, tt.running)
+		got, refused := decide(tt.offset, tt.agreeing, tt.running, tt.doubtful)
 		if got != tt.want || (refused != "") != tt.refused {
 			t.Errorf("%+v: got %d, %q", tt, got, refused)
 		}
@@ -43,7 +48,7 @@ func TestDecide(t *testing.T) {
 func TestDecideNeverBack(t *testing.T) {
 	for offset := -48 * time.Hour; offset < 0; offset += 17 * time.Minute {
 		for agreeing := 1; agreeing < 4; agreeing++ {
-			if a, _ := decide(offset, agreeing, true); a == Step {
+			if a, _ := decide(offset, agreeing, true, true); a == Step {
 				t.Fatalf("set back by %v", offset)
 			}
 		}

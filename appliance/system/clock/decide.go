@@ -19,6 +19,10 @@ const (
 	// cannot be taken back. Larger offsets need a second one that agrees.
 	alone = time.Hour
 
+	// aloneAtStart is the same for a forward step before millraced runs, unless the clock is known to be
+	// wrong: messages that expire by a false time are gone.
+	aloneAtStart = 30 * 24 * time.Hour
+
 	// agreement is how close two servers must be to agree.
 	agreement = 10 * time.Second
 )
@@ -58,11 +62,13 @@ func best(samples []Sample) (s Sample, agreeing int) {
 }
 
 // decide says what to do about an offset that so many servers agree on. running says that millraced
-// runs: then the clock is never set back.
-func decide(offset time.Duration, agreeing int, running bool) (a Action, refused string) {
+// runs: then the clock is never set back. doubtful says that the clock is wrong for sure.
+func decide(offset time.Duration, agreeing int, running, doubtful bool) (a Action, refused string) {
 	switch {
 	case offset.Abs() < fine:
 		return Nothing, ""
+	case !running && !doubtful && offset > aloneAtStart && agreeing < 2:
+		return Nothing, "only one time server says so"
 	case !running:
 		return Step, ""
 	case offset.Abs() > alone && agreeing < 2:

@@ -38,6 +38,7 @@ type Found struct {
 	Content Content
 	Detail  string // for people
 	UUID    string // of our data file system
+	Number  int    // of the disk in its store when Content is Part, from 2
 	ESP     int    // number of the EFI system partition when Content is System
 }
 
@@ -60,6 +61,8 @@ func Classify(r io.ReaderAt, size int64) Found {
 		f := Found{Content: Foreign, Detail: fmt.Sprintf("ext4 file system labelled %q", sb.label)}
 		if sb.label == layout.DataLabel {
 			f.Content, f.UUID = Data, sb.uuid
+		} else if n := furtherNumber(sb.label); n > 0 {
+			f.Content, f.UUID, f.Number = Part, sb.uuid, n
 		}
 		return f
 	}

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -19,6 +20,7 @@ const (
 	Unreadable  Content = iota // reading it gave an error
 	Empty                      // nothing at all
 	Data                       // our file system
+	Part                       // our file system on a further disk of a store
 	Interrupted                // formatting it for us was cut short
 	System                     // a Millrace image: the disk this box starts from
 	Foreign                    // anything else
@@ -62,9 +64,9 @@ const (
 
 // Wish is what is known before disks are looked at: what the owner wants and what was so before.
 type Wish struct {
-	// Named is the disk in the configuration: kernel name, with or without "/dev/", serial number,
-	// or OnSystem. Empty chooses by content.
-	Named string
+	// Named are the disks in the configuration: kernel names, with or without "/dev/", or serial numbers; or
+	// OnSystem, or AllDisks. Empty chooses by content.
+	Named []string
 
 	// Bound is the file system of the disk that this box keeps its data on; empty: none yet.
 	Bound string
@@ -75,6 +77,9 @@ type Wish struct {
 	// Known describes the bound disk to people.
 	Known string
 
+	// Further are the other disks that this box keeps its data on.
+	Further []Further
+
 	// Erase is the serial number, or for a disk that has none the kernel name, of a disk that the
 	// owner has given to be erased for data; empty: none.
 	Erase string
@@ -82,6 +87,12 @@ type Wish struct {
 	// NoFormat forbids formatting: what this box is bound to is not known, though it may be bound.
 	NoFormat bool
 }
+
+// all reports whether every empty disk is wanted.
+func (w Wish) all() bool { return len(w.Named) == 1 && w.Named[0] == AllDisks }
+
+// names reports whether one of the names in the configuration means the disk.
+func (w Wish) names(d Disk) bool { return slices.ContainsFunc(w.Named, d.called) }
 
 // Decision is which disk becomes the data disk.
 type Decision struct {
@@ -91,21 +102,24 @@ type Decision struct {
 	Notes  []string // what the owner should know, one sentence each
 }
 
-// Decide chooses the data disk.
+// Decide chooses the data disk, or the first one of several: that which has the catalogue of the store.
 //
 //  1. A disk with other content is never chosen, except the one in Wish.Erase.
 //  2. A box that is bound to a disk uses that one or none: never another, empty or not.
-//  3. Of several that would do none is chosen.
+//  3. Of several that would do none is chosen, unless the owner wants all of them and they are empty.
 func Decide(disks []Disk, w Wish) Decision {
-	w.Named = strings.TrimPrefix(w.Named, "/dev/")
+	w.Named = slices.Clone(w.Named)
+	for i, name := range w.Named {
+		w.Named[i] = strings.TrimPrefix(name, "/dev/")
+	}
 	switch {
 	case w.Erase != "":
 		return decideErase(disks, w)
-	case w.Named == OnSystem:
+	case len(w.Named) == 1 && w.Named[0] == OnSystem:
 		return decideSystem(w)
 	case w.Bound != "" && !w.Begun:
 		return decideBound(disks, w)
-	case w.Named != "":
+	case len(w.Named) > 0 && !w.all():
 		return decideNamed(disks, w)
 	}
 	return decideFree(disks, w)
@@ -137,7 +151,9 @@ func decideBound(disks []Disk, w Wish) Decision {
 		d.note("the data disk of this box, %s, is missing; no other is taken in its place "+
 			"(millrace node disks -take gives the box another)", w.Known)
 		for _, x := range disks {
-			d.noteUnused(x)
+			if x.Content != Part || x.UUID != FurtherUUID(w.Bound, x.Number) {
+				d.noteUnused(x)
+			}
 		}
 		return d
 	case len(found) > 1:
@@ -148,15 +164,21 @@ func decideBound(disks []Disk, w Wish) Decision {
 		return d
 	}
 	d.Action, d.Disk = Mount, found[0].Name
-	if w.Named != "" && !found[0].called(w.Named) {
-		d.note("disk %s is configured as data disk, but this box keeps its data on %s, which is used", w.Named, found[0])
+	if len(w.Named) > 0 && !w.all() && !w.names(found[0]) {
+		d.note("disk %s is configured as data disk, but this box keeps its data on %s, which is used", strings.Join(w.Named, ", "), found[0])
 	}
 	for _, x := range disks {
-		if x.Name != d.Disk {
+		if x.Name != d.Disk && !d.further(x, found[0].UUID, w) {
 			d.noteUnused(x)
 		}
 	}
 	return d
+}
+
+// further reports whether DecideMore has the say about a disk: it is a part of the store, or may become one.
+func (d *Decision) further(x Disk, home string, w Wish) bool {
+	blank := x.Content == Empty || x.Content == Interrupted
+	return x.Content == Part && x.UUID == FurtherUUID(home, x.Number) || blank && (w.all() || w.names(x))
 }
 
 // decideErase is Decide for a disk the owner gave to be erased. It goes by the serial number: kernel
@@ -190,7 +212,7 @@ func decideErase(disks []Disk, w Wish) Decision {
 // decideFree is Decide by content: the disk that carries our file system or, when there is none, the
 // only empty one.
 func decideFree(disks []Disk, w Wish) Decision {
-	var ours, empty []Disk
+	var ours, parts, empty []Disk
 	var d Decision
 	for _, x := range disks {
 		switch x.Content {
@@ -200,6 +222,8 @@ func decideFree(disks []Disk, w Wish) Decision {
 				continue
 			}
 			ours = append(ours, x)
+		case Part:
+			parts = append(parts, x)
 		case Empty, Interrupted:
 			if reason := unfit(x); reason != "" {
 				d.note("disk %s is empty but %s: left alone", x.Name, reason)
@@ -213,46 +237,66 @@ func decideFree(disks []Disk, w Wish) Decision {
 	switch {
 	case len(ours) == 1:
 		d.Action, d.Disk = Mount, ours[0].Name
-		for _, x := range empty {
-			d.noteUnused(x)
+		for _, x := range slices.Concat(empty, parts) {
+			if !d.further(x, ours[0].UUID, w) {
+				d.noteUnused(x)
+			}
 		}
 	case len(ours) > 1:
 		d.note("disks %s all carry a Millrace store and none is chosen: name one as appliance { disks: %q }",
 			names(ours), ours[0].Name)
-	case len(empty) == 1:
+	case len(parts) > 0:
+		d.note("disks %s carry parts of a Millrace store whose first disk is not there: none is used, nor an empty one", names(parts))
+	case len(empty) == 1 || w.all() && len(empty) > 0:
 		d.format(empty[0], w)
 	case len(empty) > 1:
-		d.note("disks %s are all empty and none is chosen: name one as appliance { disks: %q }", names(empty), empty[0].Name)
+		d.note("disks %s are all empty and none is chosen: name those to use as appliance { disks: %q }, or all of them by %q",
+			names(empty), empty[0].Name, AllDisks)
 	}
 	return d
 }
 
-// decideNamed is Decide for a disk named by the owner.
+// decideNamed is Decide for disks named by the owner: the one that carries a store, or the first of those that are
+// empty.
 func decideNamed(disks []Disk, w Wish) Decision {
 	var d Decision
-	for _, x := range disks {
-		if !x.called(w.Named) {
+	var ours, parts, empty []Disk
+	for _, name := range w.Named {
+		i := slices.IndexFunc(disks, func(x Disk) bool { return x.called(name) })
+		if i < 0 {
+			d.note("disk %s is configured as data disk but there is no such disk; there are: %s", name, names(disks))
 			continue
 		}
-		switch {
+		switch x := disks[i]; {
 		case x.Content == Data && x.ReadOnly:
-			d.note("disk %s is configured as data disk but is read-only", w.Named)
+			d.note("disk %s is configured as data disk but is read-only", name)
+			return d
 		case x.Content == Data:
-			d.Action, d.Disk = Mount, x.Name
+			ours = append(ours, x)
+		case x.Content == Part:
+			parts = append(parts, x)
 		case x.Content == Empty || x.Content == Interrupted:
 			// Removable is fine here: the owner named it.
 			x.Removable = false
 			if reason := unfit(x); reason != "" {
-				d.note("disk %s is configured as data disk but %s", w.Named, reason)
-				break
+				d.note("disk %s is configured as data disk but %s", name, reason)
+				continue
 			}
-			d.format(x, w)
+			empty = append(empty, x)
 		default:
-			d.note("disk %s is configured as data disk but holds something else (%s): left alone", w.Named, x.Detail)
+			d.note("disk %s is configured as data disk but holds something else (%s): left alone", name, x.Detail)
 		}
-		return d
 	}
-	d.note("disk %s is configured as data disk but there is no such disk; there are: %s", w.Named, names(disks))
+	switch {
+	case len(ours) > 1:
+		d.note("disks %s are configured as data disks but carry a Millrace store each: name the one to use", names(ours))
+	case len(ours) == 1:
+		d.Action, d.Disk = Mount, ours[0].Name
+	case len(parts) > 0:
+		d.note("disks %s are configured as data disks and carry parts of a Millrace store whose first disk is not: none is used", names(parts))
+	case len(empty) > 0:
+		d.format(empty[0], w)
+	}
 	return d
 }
 
@@ -274,8 +318,10 @@ func (d *Decision) noteUnused(x Disk) {
 		d.note("disk %s cannot be read (%s): left alone", x.Name, x.Detail)
 	case Data:
 		d.note("disk %s carries a Millrace store that is not this box's: left alone", x.Name)
+	case Part:
+		d.note("disk %s carries a part of a Millrace store that is not this box's: left alone", x.Name)
 	case Empty, Interrupted:
-		d.note("disk %s is empty and not used", x.Name)
+		d.note("disk %s is empty and not used; appliance { disks: … } names the disks of this box", x.Name)
 	case System:
 	}
 }

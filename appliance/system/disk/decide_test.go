@@ -56,7 +56,7 @@ func TestDecide(t *testing.T) {
 		{"named: missing", []Disk{ours("vdb")}, "vdz", NoDisk, "", "vdz"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := Decide(tt.disks, Wish{Named: tt.want})
+			d := Decide(tt.disks, Wish{Named: strings.Fields(tt.want)})
 			if d.Action != tt.act || d.Disk != tt.disk {
 				t.Errorf("got action %d on %q, want %d on %q", d.Action, d.Disk, tt.act, tt.disk)
 			}
@@ -75,12 +75,12 @@ func TestDecide(t *testing.T) {
 
 // Every combination of two disks: whatever is chosen is ours or empty, and never one of two.
 func TestDecideNeverTakesForeign(t *testing.T) {
-	contents := []Content{Unreadable, Empty, Data, Interrupted, System, Foreign}
+	contents := []Content{Unreadable, Empty, Data, Part, Interrupted, System, Foreign}
 	for _, a := range contents {
 		for _, b := range contents {
-			for _, want := range []string{"", "vda", "vdb"} {
+			for _, want := range []string{"", "vda", "vdb", "vda vdb", AllDisks} {
 				disks := []Disk{{Name: "vda", Bytes: 1 << 30, Found: Found{Content: a}}, {Name: "vdb", Bytes: 1 << 30, Found: Found{Content: b}}}
-				d := Decide(disks, Wish{Named: want})
+				d := Decide(disks, Wish{Named: strings.Fields(want)})
 				at := fmt.Sprintf("contents %d %d, named %q: action %d on %q", a, b, want, d.Action, d.Disk)
 				for _, x := range disks {
 					if x.Name != d.Disk {
@@ -94,7 +94,7 @@ func TestDecideNeverTakesForeign(t *testing.T) {
 				if (d.Action == NoDisk) != (d.Disk == "") {
 					t.Error(at)
 				}
-				if d.Action == Format && want == "" && (a == Data || b == Data) {
+				if d.Action == Format && (want == "" || want == AllDisks) && (a == Data || b == Data || a == Part || b == Part) {
 					t.Errorf("%s, though there is a store", at)
 				}
 			}
@@ -110,7 +110,7 @@ func TestDecideBound(t *testing.T) {
 	}
 	empty := func(name string) Disk { return Disk{Name: name, Bytes: big, Found: Found{Content: Empty}} }
 	bound := Wish{Bound: "u1", Known: "serial X"}
-	named := func(w Wish, name string) Wish { w.Named = name; return w }
+	named := func(w Wish, name string) Wish { w.Named = []string{name}; return w }
 	begun := func(w Wish) Wish { w.Begun = true; return w }
 	readOnly := data("vdb", "u1")
 	readOnly.ReadOnly = true
@@ -133,11 +133,11 @@ func TestDecideBound(t *testing.T) {
 		{"there, another named", []Disk{data("vdb", "u1"), empty("vdc")}, named(bound, "vdc"), Mount, "vdb", "vdc is configured"},
 		{"there, named by serial", []Disk{data("vdb", "u1")}, named(bound, "Svdb"), Mount, "vdb", ""},
 		{"data on the system disk wanted", []Disk{data("vdb", "u1")}, named(bound, OnSystem), NoDisk, "", "serial X"},
-		{"not bound, data on the system disk", []Disk{empty("vdb")}, Wish{Named: OnSystem}, UseState, "", ""},
+		{"not bound, data on the system disk", []Disk{empty("vdb")}, Wish{Named: []string{OnSystem}}, UseState, "", ""},
 		{"begun, still empty", []Disk{empty("vdb")}, begun(bound), Format, "vdb", ""},
 		{"begun, made", []Disk{data("vdb", "u1")}, begun(bound), Mount, "vdb", ""},
 		{"state unreadable, empty", []Disk{empty("vdb")}, Wish{NoFormat: true}, NoDisk, "", "not formatted"},
-		{"state unreadable, empty named", []Disk{empty("vdb")}, Wish{NoFormat: true, Named: "vdb"}, NoDisk, "", "not formatted"},
+		{"state unreadable, empty named", []Disk{empty("vdb")}, Wish{NoFormat: true, Named: []string{"vdb"}}, NoDisk, "", "not formatted"},
 		{"state unreadable, a store", []Disk{data("vdb", "u2")}, Wish{NoFormat: true}, Mount, "vdb", ""},
 		{"erase", []Disk{data("vdb", "u1"), data("vdc", "u2")}, Wish{Bound: "u1", Erase: "Svdc"}, Format, "vdc", ""},
 		{"erase what is gone", []Disk{data("vdb", "u1"), empty("vdc")}, Wish{Erase: "Svdd"}, NoDisk, "", "0 disks are called that"},

@@ -54,6 +54,22 @@ func Prepare(ctx context.Context, c Config, d Decision, uuid string) error {
 	return mountChecked(ctx, c, dev, "data disk")
 }
 
+// PrepareMore does what was decided about a further disk, like Prepare. It is mounted at c.Dir, which is made.
+func PrepareMore(ctx context.Context, c Config, m More) error {
+	dev, what := Device(m.Disk), fmt.Sprintf("data disk %d", m.Number)
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if !m.Format {
+		return mountChecked(ctx, c, dev, what)
+	}
+	c.Logger.Info("formatting empty disk as a further data disk", "disk", m.Disk, "number", m.Number)
+	if err := format(ctx, c.Run, dev, furtherLabel(m.Number), m.UUID); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return mountGrown(c, dev, what)
+}
+
 // mountChecked checks, mounts and grows one of our file systems; what names it in errors.
 func mountChecked(ctx context.Context, c Config, dev, what string) error {
 	if err := check(ctx, c, dev, what); err != nil {
@@ -216,7 +232,7 @@ func ReadESP(d Disk, dir, name string) (data []byte, found bool, err error) {
 // GiveUp marks a data disk as one to be formatted, as if formatting it had been cut short. Nothing else
 // of it is changed.
 func GiveUp(d Disk) error {
-	if d.Content != Data {
+	if d.Content != Data && d.Content != Part {
 		return fmt.Errorf("give up disk %s: it is no data disk", d)
 	}
 	f, err := os.OpenFile(Device(d.Name), os.O_WRONLY|os.O_EXCL, 0)

@@ -3,6 +3,7 @@ package state
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func TestStoreBinding(t *testing.T) {
 	if err := s.Bind(want); err != nil {
 		t.Fatal(err)
 	}
-	if got, bound, err := s.Binding(); got != want || !bound || err != nil {
+	if got, bound, err := s.Binding(); !reflect.DeepEqual(got, want) || !bound || err != nil {
 		t.Errorf("got %+v, %v, %v", got, bound, err)
 	}
 }
