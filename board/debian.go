@@ -40,6 +40,12 @@ func serverModules() []string {
 	)
 }
 
+// ext4Modules are for a kernel that has ext4 as a module. It asks for its checksums by name, as vfat does for its
+// character sets, and not every processor has a driver that its kind announces.
+func ext4Modules() []string {
+	return []string{"crc32c_generic", "ext4"}
+}
+
 // efiAMD64 names the boot files of amd64.
 func efiAMD64() EFI {
 	return EFI{

@@ -19,7 +19,7 @@ func pcAMD64() Board {
 			"button", "evdev", // the ACPI power button and its key events
 			"crc32c_intel", // ext4 metadata checksums
 		),
-		LoadModules: append(fatModules(), "ext4"),
+		LoadModules: append(fatModules(), ext4Modules()...),
 		// The last console is the one init writes to; screens show what the kernel says, and with
 		// appliance { console: "tty1" } what the box says. panic=5: Debian's default is to hang for ever.
 		Cmdline: "console=tty0 console=ttyS0,115200 panic=5 quiet loglevel=4",

@@ -17,7 +17,7 @@ func sbsaARM64() Board {
 			"sbsa_gwdt", "i6300esb", // watchdogs
 			"button", "evdev", // the ACPI power button and its key events
 		),
-		LoadModules: append(fatModules(), "ext4"),
+		LoadModules: append(fatModules(), ext4Modules()...),
 		Cmdline:     "console=tty0 console=ttyAMA0 panic=5 quiet loglevel=4",
 		EFI:         efiARM64(),
 		QEMU:        virt("nvme", "e1000e"),

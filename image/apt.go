@@ -205,9 +205,9 @@ func RefreshLock(ctx context.Context, b board.Board, cacheDir string, logger *sl
 	return FormatLock(b.Name, list), nil
 }
 
-// askedPackages lists what a board takes from Debian, kernel first.
+// askedPackages lists what a board takes from Debian, kernel first, and last what only its debug variant does.
 func askedPackages(b board.Board) []string {
-	return append([]string{b.Kernel, b.BootLoader}, b.Packages...)
+	return append(append([]string{b.Kernel, b.BootLoader}, b.Packages...), debugPackage)
 }
 
 // command runs a program in dir ("" is the current one) and returns its output; the error carries

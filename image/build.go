@@ -46,6 +46,10 @@ type Config struct {
 	// sorts by. Letters, digits, dots, tildes and dashes.
 	Version string
 
+	// Debug builds the debug variant: its version ends in "-debug", and who reaches the console has a shell. No
+	// other image has one.
+	Debug bool
+
 	// Daemon is a millraced built elsewhere; empty builds the source tree's.
 	Daemon string
 
@@ -92,6 +96,12 @@ func (c Config) validate() error {
 func Build(ctx context.Context, c Config) (Result, error) {
 	if err := c.validate(); err != nil {
 		return Result{}, fmt.Errorf("image configuration: %w", err)
+	}
+	if c.Debug {
+		c.Version += debugSuffix
+		if !layout.ValidVersion(c.Version) {
+			return Result{}, fmt.Errorf("image configuration: version %q is too long", c.Version)
+		}
 	}
 	var conf []byte
 	if c.ConfigFile != "" {
@@ -163,6 +173,9 @@ func (c Config) unpack(ctx context.Context) (tree, []Package, error) {
 	packages := make(tree)
 	var used []Package
 	for _, asked := range askedPackages(c.Board) {
+		if asked == debugPackage && !c.Debug {
+			continue
+		}
 		p, ok := pinned[asked]
 		if !ok {
 			return nil, nil, fmt.Errorf("%s pins no %s; run: go run ./tools/mkimage -board %s -refresh-lock", lockFile, asked, c.Board.Name)
@@ -215,11 +228,16 @@ func findKernel(packages tree) (kernelFiles, error) {
 // files returns what goes into the initramfs beside our own programs.
 func (c Config) files(packages tree, k kernelFiles) (tree, error) {
 	out := tree{
-		osReleaseFile: {data: osRelease(c.Version)},
+		osReleaseFile: {data: c.osRelease()},
 		loadFile:      {data: []byte(strings.Join(c.Board.LoadModules, "\n") + "\n")},
 	}
 	for _, program := range c.Board.Programs {
 		if err := addProgram(out, packages, program, c.Board.LibDir); err != nil {
+			return nil, err
+		}
+	}
+	if c.Debug {
+		if err := addShell(out, packages); err != nil {
 			return nil, err
 		}
 	}
@@ -260,10 +278,14 @@ func addModules(out, packages tree, release string, wanted []string) error {
 }
 
 // osRelease is the os-release file (freedesktop os-release specification). The boot loader takes
-// title and version from the copy in the UKI.
-func osRelease(version string) []byte {
-	return fmt.Appendf(nil, "ID=millrace\nNAME=Millrace\nPRETTY_NAME=\"Millrace %s\"\n"+
-		"VERSION_ID=%s\nIMAGE_ID=millrace\nIMAGE_VERSION=%s\n", version, version, version)
+// title and version from the copy in the UKI; a box takes updates for its own VARIANT_ID only.
+func (c Config) osRelease() []byte {
+	text := fmt.Appendf(nil, "ID=millrace\nNAME=Millrace\nPRETTY_NAME=\"Millrace %s\"\n"+
+		"VERSION_ID=%s\nIMAGE_ID=millrace\nIMAGE_VERSION=%s\nVARIANT_ID=%s\n", c.Version, c.Version, c.Version, c.Board.Name)
+	if c.Debug {
+		text = append(text, "VARIANT=Debug\n"...)
+	}
+	return text
 }
 
 // goBuild builds a static program of the source tree for the board.
@@ -303,7 +325,7 @@ func (c Config) assemble(packages tree, k kernelFiles, initrd []byte, components
 		return parts{}, err
 	}
 	uki, err := buildUKI(stub, []section{
-		{".osrel", osRelease(c.Version)},
+		{".osrel", c.osRelease()},
 		{".cmdline", []byte(c.Board.Cmdline)},
 		{".uname", []byte(k.release)},
 		{manifestSection, list},

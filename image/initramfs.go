@@ -47,8 +47,12 @@ func initramfs(files tree, programs map[string]string, logger *slog.Logger) ([]b
 
 	records := baseRecords()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if link := files[name].target; link != "" {
+			records = append(records, cpio.Symlink(name, link))
+			continue
+		}
 		perm := uint64(0o644)
-		if strings.HasPrefix(name, "sbin/") || strings.Contains(name, ".so") {
+		if strings.HasPrefix(name, "sbin/") || strings.HasPrefix(name, "bin/") || strings.Contains(name, ".so") {
 			perm = 0o755
 		}
 		records = append(records, cpio.StaticRecord(files[name].data, cpio.Info{Name: name, Mode: cpio.S_IFREG | perm}))

@@ -218,3 +218,18 @@ func TestRunFile(t *testing.T) {
 		t.Errorf("left over: %v, %v", left, err)
 	}
 }
+
+// A disk that holds the state of a box is known by its partition table.
+func TestHoldsState(t *testing.T) {
+	disk := make([]byte, 1<<20)
+	if holdsState(bytes.NewReader(disk)) || holdsState(bytes.NewReader(nil)) {
+		t.Error("an empty disk, or none, holds a state")
+	}
+	const entry = 2*sectorBytes + 128 + 56 // the name of the second partition
+	for i, c := range []byte("MILLRACE-STATE") {
+		disk[entry+2*i] = c
+	}
+	if !holdsState(bytes.NewReader(disk)) {
+		t.Error("the state partition is not seen")
+	}
+}

@@ -6,6 +6,7 @@
 //
 //	target.go        Target, Check: whether a disk may be overwritten; pure
 //	write.go         Write: writing, and reading back
+//	sparse.go        CopySparse: files full of zeros
 //	device_linux.go  what the kernel knows of a disk
 //	device_other.go  other systems: files only
 package flash

@@ -3,11 +3,13 @@ package flash
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"unicode/utf16"
 
 	"millrace/image/layout"
 )
@@ -180,6 +182,9 @@ func Run(ctx context.Context, image *os.File, path, forced string, say func(text
 	if err != nil {
 		return err
 	}
+	if holdsState(d) {
+		say("this disk holds the state of a box, which is lost now: its name, key and configuration (millrace node update keeps them)")
+	}
 	cutShort, err := Write(ctx, image, st.Size(), d, t.Bytes, func() (io.ReaderAt, error) { return rereadFile(path, d) }, p)
 	if cutShort {
 		say("an earlier flashing of this disk was cut short; this one began anew")
@@ -188,6 +193,19 @@ func Run(ctx context.Context, image *os.File, path, forced string, say func(text
 		err = announce(d)
 	}
 	return errors.Join(err, d.Close())
+}
+
+// holdsState reports whether a disk has the partition that a box makes for its state.
+func holdsState(d io.ReaderAt) bool {
+	table := make([]byte, 34*sectorBytes) // UEFI 5.3: header and at least 128 entries; names are UTF-16
+	if _, err := d.ReadAt(table, 0); err != nil {
+		return false
+	}
+	var name []byte
+	for _, c := range utf16.Encode([]rune(layout.StateName)) {
+		name = binary.LittleEndian.AppendUint16(name, c)
+	}
+	return bytes.Contains(table, name)
 }
 
 // writeFile writes an image to a file, which gets its name when it is whole.

@@ -177,7 +177,7 @@ func unpackImage(from, to string) error {
 	if err != nil {
 		return fmt.Errorf("unpack image: %w", err)
 	}
-	size, err := copySparse(out, io.LimitReader(r, layout.DiskBytes+1))
+	size, err := flash.CopySparse(out, io.LimitReader(r, layout.DiskBytes+1))
 	if err == nil && size != layout.DiskBytes {
 		err = fmt.Errorf("want %d bytes, which every disk image has; a version to update with ends in .efi and is for millrace node update", layout.DiskBytes)
 	}
@@ -185,26 +185,6 @@ func unpackImage(from, to string) error {
 		return fmt.Errorf("read image %s: %w", from, err)
 	}
 	return nil
-}
-
-// copySparse copies to a new file and leaves out what is zero.
-func copySparse(w *os.File, r io.Reader) (size int64, err error) {
-	b := make([]byte, 64<<10)
-	for {
-		n, err := io.ReadFull(r, b)
-		if n > 0 && len(bytes.Trim(b[:n], "\x00")) > 0 {
-			if _, err := w.WriteAt(b[:n], size); err != nil {
-				return size, err
-			}
-		}
-		size += int64(n)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return size, w.Truncate(size)
-		}
-		if err != nil {
-			return size, err
-		}
-	}
 }
 
 // progress shows how far flashing has come: in one line of a terminal, or in a few lines elsewhere.

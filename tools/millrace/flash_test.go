@@ -63,6 +63,12 @@ func TestFlashRefuses(t *testing.T) {
 	if err := errorsOf(os.WriteFile(zeros, nil, 0o600), os.Truncate(zeros, layout.DiskBytes)); err != nil {
 		t.Fatal(err)
 	}
+	whole, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed := whole.EncodeAll(make([]byte, 1<<20), nil)
+	short := tempFile(t, "short.img.zst", packed[:len(packed)-3])
 	out := filepath.Join(dir, "out.img")
 	for _, tt := range []struct {
 		args []string
@@ -71,6 +77,9 @@ func TestFlashRefuses(t *testing.T) {
 		{[]string{filepath.Join(dir, "none.img"), out}, "none.img: no such file"},
 		{[]string{notImage, out}, "ends in .efi and is for millrace node update"},
 		{[]string{zeros, out}, "not a Millrace image"},
+		{[]string{dir, out}, "is a directory"},
+		{[]string{zeros, dir}, "is neither a disk nor a file"},
+		{[]string{short, out}, "unexpected EOF"},
 		{[]string{zeros, zeros}, `--force "` + zeros},
 		{[]string{"--board", "toaster", zeros, out}, `no board "toaster"; boards are qemu-amd64`},
 		{[]string{"--name", "x", zeros, out}, "--name wants --config"},

@@ -55,6 +55,7 @@ func run(ctx context.Context, args []string) error {
 	out := fs.String("o", ".build/millrace.img", "image `file`; kernel, initramfs and UKI go beside it")
 	cache := fs.String("cache", "", "`directory` of downloaded Debian packages (default: millrace/debs in the user's cache directory)")
 	version := fs.String("version", "0.1.0", "version of the image")
+	debug := fs.Bool("debug", false, "build the debug variant: a shell on the console, for whoever reaches it")
 	config := fs.String("config", "", "millrace.conf `file` to put on the image")
 	daemon := fs.String("millraced", "", "millraced `binary` built elsewhere (default: build it from source)")
 	var signKeys keyFiles
@@ -99,7 +100,7 @@ func run(ctx context.Context, args []string) error {
 	start := time.Now()
 	res, err := image.Build(ctx, image.Config{
 		Board: b, Source: source, Output: *out, CacheDir: *cache,
-		Version: *version, Daemon: *daemon, ConfigFile: *config, SignKeys: signKeys.keys, Logger: logger,
+		Version: *version, Debug: *debug, Daemon: *daemon, ConfigFile: *config, SignKeys: signKeys.keys, Logger: logger,
 	})
 	if err != nil {
 		return err
