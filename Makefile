@@ -91,6 +91,11 @@ chaos: $(BIN)/nats $(BIN)/nats-server ## long failure tests of clusters, then CH
 boot: image plugins ## boot the image in QEMU: power cuts, foreign disks, plugins
 	$(GO) test -tags qemu -count=1 -timeout 45m $(BOOT_TESTS)
 
+CUTS ?= 5
+
+boot-long: image ## failures of booted fleets: CUTS=5 rounds of power cuts, then an update while messages are published (20 min and more)
+	MILLRACE_POWER_CUTS=$(CUTS) MILLRACE_FLEET_UPDATE=1 $(GO) test -tags qemu -count=1 -timeout 0 -v -run '^TestFleet(PowerCuts|Update)$$' ./tools/qemu
+
 bench: build $(BIN)/nats $(BIN)/nats-server ## nats bench against millraced and nats-server, side by side
 	$(BIN)/bench -millraced $(BIN)/millraced -nats-server $(BIN)/nats-server -nats $(BIN)/nats -out tools/bench/results
 
@@ -104,8 +109,8 @@ bench-reach: build $(BIN)/nats $(BIN)/nats-server ## clusters of both, side by s
 plugins: deps ## build the example plugins to .build/plugins
 	plugins/examples/build.sh $(BUILD)/plugins
 
-image: deps ## build the disk image .build/millrace.img (BOARD=qemu-amd64, SIGN_KEY=file of mkimage keygen)
-	$(GO) run ./tools/mkimage -board $(BOARD) -o $(IMAGE) $(if $(SIGN_KEY),-sign-key $(SIGN_KEY))
+image: deps ## build the disk image .build/millrace.img (BOARD=qemu-amd64, VERSION=0.1.0, SIGN_KEY=file of mkimage keygen, DEBUG=1: with a shell)
+	$(GO) run ./tools/mkimage -board $(BOARD) -o $(IMAGE) $(if $(VERSION),-version $(VERSION)) $(if $(SIGN_KEY),-sign-key $(SIGN_KEY)) $(if $(DEBUG),-debug)
 
 NODES   ?= 3
 ROUTERS ?= 1
@@ -131,4 +136,4 @@ $(BIN)/nats:
 $(BIN)/nats-server:
 	GOBIN=$(abspath $(BIN)) $(GO) install $(NATS_SERVER)
 
-.PHONY: help deps deps-arm64 build test unit race lint tidy sim fuzz-smoke e2e chaos boot bench bench-storage bench-reach bench-boot plugins image run run-one dev clean
+.PHONY: help deps deps-arm64 build test unit race lint tidy sim fuzz-smoke e2e chaos boot boot-long bench bench-storage bench-reach bench-boot plugins image run run-one dev clean

@@ -57,19 +57,19 @@ type gap struct {
 
 const (
 	// longGap is from when on a gap is noted.
-	longGap = 300 * time.Millisecond
+	longGap = 500 * time.Millisecond
 
 	// maxPending is how many messages may wait for their acknowledgement.
 	maxPending = 500
 )
 
-// newLedger makes a replicated stream of that name, as soon as the cluster can.
-func newLedger(ctx context.Context, t *testing.T, js jetstream.JetStream, stream string) *ledger {
+// newLedger makes a stream of that name, as soon as the cluster can.
+func newLedger(ctx context.Context, t *testing.T, js jetstream.JetStream, stream string, replicas int) *ledger {
 	t.Helper()
 	for {
 		once, cancel := context.WithTimeout(ctx, apiTimeout)
 		_, err := js.CreateOrUpdateStream(once, jetstream.StreamConfig{
-			Name: stream, Subjects: []string{stream + ".>"}, Replicas: 3, Duplicates: time.Hour,
+			Name: stream, Subjects: []string{stream + ".>"}, Replicas: replicas, Duplicates: time.Hour,
 		})
 		cancel()
 		if err == nil {

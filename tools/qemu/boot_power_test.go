@@ -157,7 +157,7 @@ func TestFleetPowerCuts(t *testing.T) {
 		urls = append(urls, m.url)
 	}
 	client := fleetClient(t, urls...)
-	l := newLedger(ctx, t, client.js, "S")
+	l := newLedger(ctx, t, client.js, "S", 3)
 	stop := l.begin(ctx, t, 10*time.Millisecond, client)
 	const some = 200
 	for range rounds {

@@ -137,11 +137,13 @@ func runBoot(ctx context.Context, t *testing.T, c vm.Config, text string) *vm.VM
 			t.Fatal(err)
 		}
 		t.Cleanup(v.Kill)
-		err = v.WaitConsole(ctx, text)
+		within, cancel := context.WithTimeout(ctx, 2*bootTimeout) // a version may be on trial for five minutes
+		err = v.WaitConsole(within, text)
+		cancel()
 		if err == nil {
 			return v
 		}
-		if again || !errors.Is(err, vm.ErrStalled) {
+		if again || !stalled(err) {
 			t.Fatal(err)
 		}
 		t.Logf("stalled: %v", err)
@@ -149,10 +151,25 @@ func runBoot(ctx context.Context, t *testing.T, c vm.Config, text string) *vm.VM
 	}
 }
 
+// stalled reports whether an emulator may be to blame for an error.
+func stalled(err error) bool {
+	return errors.Is(err, vm.ErrStalled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// waitEnd waits until the box has ended by itself.
+func waitEnd(ctx context.Context, t *testing.T, v *vm.VM) {
+	t.Helper()
+	select {
+	case <-v.Done():
+	case <-ctx.Done():
+		t.Fatalf("the box has not ended: %v; console:\n%s", ctx.Err(), v.Console())
+	}
+}
+
 // A version is put on a box, started through the firmware, and is the good one once it has proven itself.
 // One that does not is gone after its tries, and the box runs the version before.
 func TestBoxUpdates(t *testing.T) {
-	const most = 20 * time.Minute // two images, seven starts through the firmware
+	const most = 40 * time.Minute // two images, seven starts through the firmware
 	ctx, cancel := context.WithTimeout(t.Context(), most)
 	t.Cleanup(cancel)
 	bin := filepath.Join(t.TempDir(), "millrace")
@@ -190,13 +207,13 @@ func TestBoxUpdates(t *testing.T) {
 	if got := update(signed(t, next, key)); !strings.Contains(got, "installed as "+layout.NewSlot("1.1.0").Name()) {
 		t.Fatalf("update: %s", got)
 	}
-	<-v.Done() // it starts anew, which ends the emulator
+	waitEnd(ctx, t, v) // it starts anew, which ends the emulator
 	v = runBoot(ctx, t, c, "this version has proven itself, version 1.1.0")
 
 	if got := update(signed(t, worse, key)); !strings.Contains(got, "1.2.0 is installed") {
 		t.Fatalf("bad update: %s", got)
 	}
-	<-v.Done()
+	waitEnd(ctx, t, v)
 	tries := 0
 	for {
 		v = runBoot(ctx, t, c, "starting, image ")
@@ -206,14 +223,17 @@ func TestBoxUpdates(t *testing.T) {
 		if tries++; tries > layout.MaxTries {
 			t.Fatalf("1.2.0 is started for the %dth time:\n%s", tries, v.Console())
 		}
-		// A start in which the emulator stalls is a try as well.
-		if err := v.WaitConsole(ctx, "this version does not prove itself"); err != nil && !errors.Is(err, vm.ErrStalled) {
+		// A start in which the emulator stalls is a try as well. The box itself gives up after five minutes.
+		within, cancel := context.WithTimeout(ctx, 2*bootTimeout)
+		err := v.WaitConsole(within, "this version does not prove itself")
+		cancel()
+		if err != nil && !stalled(err) {
 			t.Fatal(err)
 		} else if err != nil {
 			t.Logf("stalled: %v", err)
 			v.Kill()
 		}
-		<-v.Done()
+		waitEnd(ctx, t, v)
 	}
 	if tries == 0 {
 		t.Error("1.2.0 was never started")

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -17,6 +16,7 @@ import (
 
 	"millrace/board"
 	"millrace/image"
+	"millrace/image/flash"
 	"millrace/image/signature"
 	"millrace/tools/qemu/vm"
 )
@@ -238,24 +238,8 @@ func copySparse(from, to string) error {
 	if err != nil {
 		return err
 	}
-	b, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
-	at := int64(0)
-	for err == nil {
-		var n int
-		if n, err = io.ReadFull(in, b); err == io.ErrUnexpectedEOF {
-			err = io.EOF
-		}
-		if string(b[:n]) != string(zeros[:n]) {
-			if _, err := out.WriteAt(b[:n], at); err != nil {
-				return errors.Join(err, out.Close())
-			}
-		}
-		at += int64(n)
-	}
-	if err != io.EOF {
-		return errors.Join(err, out.Close())
-	}
-	return errors.Join(out.Truncate(at), out.Close())
+	_, err = flash.CopySparse(out, in)
+	return errors.Join(err, out.Close())
 }
 
 // find returns the machine of a name or number.

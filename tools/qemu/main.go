@@ -23,7 +23,7 @@ import (
 const natsPort = 4222
 
 // powerDownTimeout is how long the box has to stop and power off.
-const powerDownTimeout = time.Minute
+const powerDownTimeout = 2 * time.Minute
 
 const usage = `usage: qemu run [flags]      boot one machine
        qemu up [flags]       boot a fleet, by default three storage nodes and a router
@@ -143,7 +143,7 @@ func run(ctx context.Context, restore func(), args []string) error {
 
 // waitNATS waits for the forwarded port; the box itself has said that it serves.
 func waitNATS(ctx context.Context, addr string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return vm.WaitNATS(ctx, addr)
 }

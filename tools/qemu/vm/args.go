@@ -52,6 +52,11 @@ func args(c Config, p paths) []string {
 		a = append(a, "-drive", "if=none,id=data,format=raw,discard=unmap"+drive(c.DataDisk, c.DataSocket),
 			"-device", disk+",drive=data,serial=data")
 	}
+	for i, name := range c.MoreDisks {
+		id := fmt.Sprintf("data%d", i+2)
+		a = append(a, "-drive", "if=none,id="+id+",format=raw,discard=unmap,file="+escape(name),
+			"-device", disk+",drive="+id+",serial="+id)
+	}
 	return append(a, network(c)...)
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // qmpTimeout bounds one exchange on the control socket; the emulator answers at once or is gone.
-const qmpTimeout = 10 * time.Second
+const qmpTimeout = 30 * time.Second
 
 // qmp runs one command of the QEMU Machine Protocol on the control socket at path.
 func qmp(ctx context.Context, path, command string) error {

@@ -58,6 +58,9 @@ type Config struct {
 	DataDisk  string // file of the data disk, created sparse when missing; empty: no data disk
 	DataBytes int64  // size of a new data disk; default 8 GiB
 
+	// MoreDisks are files of further disks, like DataDisk, with the serial numbers data2, data3 and so on.
+	MoreDisks []string
+
 	// SystemSocket and DataSocket are unix sockets at which such a disk is served by the network block device
 	// protocol, in place of the file: package disk does so. Empty: the file.
 	SystemSocket, DataSocket string
@@ -75,6 +78,9 @@ type Config struct {
 
 	ConsoleLog string    // file that gets the console text; empty: none
 	Console    io.Writer // gets the console text too; nil: none
+
+	// Input is typed on the console; nil: nothing.
+	Input io.Reader
 
 	// BootTimeout is how long Boot waits for the box to serve; default 2 minutes.
 	BootTimeout time.Duration
@@ -167,8 +173,12 @@ func (v *VM) start() error {
 			return fmt.Errorf("copy firmware variables: %w", err)
 		}
 	}
+	files := c.MoreDisks
 	if c.DataDisk != "" && c.DataSocket == "" {
-		if err := makeDisk(c.DataDisk, c.DataBytes); err != nil {
+		files = append([]string{c.DataDisk}, files...)
+	}
+	for _, name := range files {
+		if err := makeDisk(name, c.DataBytes); err != nil {
 			return err
 		}
 	}
@@ -186,7 +196,7 @@ func (v *VM) start() error {
 	}
 	v.console = newConsole(mirror)
 	v.cmd = exec.Command(c.Board.QEMU.Binary, args(c, p)...)
-	v.cmd.Stdout, v.cmd.Stderr = v.console, &v.stderr
+	v.cmd.Stdin, v.cmd.Stdout, v.cmd.Stderr = c.Input, v.console, &v.stderr
 	// Its own process group: ^C in a terminal is for us, who press the power button. And it must
 	// not outlive a test that is killed.
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
