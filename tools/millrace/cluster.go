@@ -19,21 +19,26 @@ func clusterVerbs() []verb {
 // rollout is the plan of an update of a cluster.
 type rollout struct {
 	order   []node   // one after the other
-	storage []string // names of the nodes that keep streams
+	storage []string // names of the nodes that keep streams, reachable or not
+	noBox   []string // of them: those that run on no box
 	notes   []string
 }
 
-// planRollout decides what is updated in what order: routers first, which hold nothing.
-func planRollout(nodes []node, version string, allowOutage bool) (rollout, error) {
-	var r rollout
+// planRollout decides what is updated in what order: routers first, which hold nothing. members are those that count for the
+// quorum of the cluster, of which some may not be among the nodes.
+func planRollout(nodes []node, members []string, version string, allowOutage bool) (rollout, error) {
+	r := rollout{storage: slices.Clone(members)}
 	var routers, storage []node
 	for _, n := range nodes {
 		switch {
 		case n.Box == nil:
 			r.notes = append(r.notes, n.Name+" does not run on a box: left alone")
+			r.noBox = append(r.noBox, n.Name)
 			continue
 		case n.storage():
-			r.storage = append(r.storage, n.Name)
+			if !slices.Contains(r.storage, n.Name) {
+				r.storage = append(r.storage, n.Name)
+			}
 			storage = append(storage, n)
 		default:
 			routers = append(routers, n)
@@ -56,13 +61,13 @@ func planRollout(nodes []node, version string, allowOutage bool) (rollout, error
 	}
 	touched := slices.ContainsFunc(storage, func(n node) bool { return n.Box.Version != version })
 	// With one of n away, a majority of n must be left.
-	if n := len(storage); touched && n-1 < n/2+1 && !allowOutage {
-		return r, fmt.Errorf("%d boxes keep streams: with one of them away there is no quorum; --allow-outage updates them all the same", n)
+	if n := len(r.storage); touched && n-1 < n/2+1 && !allowOutage {
+		return r, fmt.Errorf("%d servers keep streams: with one of them away there is no quorum; --allow-outage updates them all the same", n)
 	}
 	return r, nil
 }
 
-// ready reports why the next box cannot be taken away: every other that keeps streams must be well.
+// ready reports why the next box cannot be taken away: every other that keeps streams must be there and well.
 func (r rollout) ready(nodes []node, next node) string {
 	for _, name := range r.storage {
 		if name == next.Name {
@@ -74,6 +79,7 @@ func (r rollout) ready(nodes []node, next node) string {
 			return name + " is not reachable"
 		case !nodes[i].Health.OK():
 			return strings.TrimSpace(fmt.Sprintf("%s is %s %s", name, nodes[i].Health.Status, nodes[i].Health.Error))
+		case slices.Contains(r.noBox, name):
 		case nodes[i].Box == nil:
 			return "the box of " + name + " does not answer"
 		case nodes[i].Box.Update.Trial:
@@ -102,11 +108,11 @@ func runClusterUpdate(ctx context.Context, c *call) error {
 		return err
 	}
 	defer conn.Close()
-	nodes, err := findNodes(ctx, conn)
+	nodes, members, err := c.awaitMembers(ctx, conn, *within)
 	if err != nil {
 		return err
 	}
-	r, err := planRollout(nodes, im.version, *outage)
+	r, err := planRollout(nodes, members, im.version, *outage)
 	if err != nil {
 		return err
 	}
@@ -130,6 +136,42 @@ func runClusterUpdate(ctx context.Context, c *call) error {
 	return nil
 }
 
+// awaitMembers waits until all are there who count for the quorum of the cluster, and returns the servers and the names of those.
+func (c *call) awaitMembers(ctx context.Context, conn *nats.Conn, within time.Duration) ([]node, []string, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for said := ""; ; {
+		nodes, err := findNodes(ctx, conn)
+		var members []string
+		if err == nil {
+			members, err = findMembers(ctx, conn)
+		}
+		if err != nil && (said == "" || ctx.Err() == nil) {
+			return nil, nil, err
+		}
+		var away []string
+		for _, name := range members {
+			if !slices.ContainsFunc(nodes, func(n node) bool { return n.Name == name }) {
+				away = append(away, name)
+			}
+		}
+		if err == nil && len(away) == 0 {
+			return nodes, members, nil
+		}
+		if why := strings.Join(away, ", "); err == nil && why != said {
+			said = why
+			fmt.Fprintf(c.stdout, "waiting: members of the cluster are not reachable: %s\n", said)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("members of the cluster are not reachable: %s (%w); one that is gone for good is to be removed from it first", said, ctx.Err())
+		}
+	}
+}
+
 // awaitReady waits until a box may be taken away, and returns it as it is then.
 func (c *call) awaitReady(ctx context.Context, conn *nats.Conn, r rollout, next node, within time.Duration) (node, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
@@ -138,15 +180,19 @@ func (c *call) awaitReady(ctx context.Context, conn *nats.Conn, r rollout, next 
 	defer tick.Stop()
 	for said := ""; ; {
 		nodes, err := findNodes(ctx, conn)
-		why := ""
-		if err != nil {
-			why = err.Error()
-		} else if why = r.ready(nodes, next); why == "" {
+		why := said // when time is up, what was wrong before is the reason
+		switch {
+		case err == nil:
+			if why = r.ready(nodes, next); why != "" {
+				break
+			}
 			i := slices.IndexFunc(nodes, func(n node) bool { return n.Name == next.Name && n.Box != nil })
 			if i >= 0 {
 				return nodes[i], nil
 			}
 			why = next.Name + " is not reachable"
+		case ctx.Err() == nil:
+			why = err.Error()
 		}
 		if why != said {
 			said = why

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,10 +30,13 @@ func nodeVerbs() []verb {
 	}
 }
 
-// How long answers to a question to all are waited for: for the first one, and after each.
+// How long answers to a question to all are waited for: for the first one, and after each. A server that is not well takes
+// up to four seconds to say so, and a box that does not answer may be none.
 const (
-	firstAnswer = 3 * time.Second
-	nextAnswer  = 300 * time.Millisecond
+	firstAnswer  = 3 * time.Second
+	nextAnswer   = 700 * time.Millisecond
+	healthAnswer = 5 * time.Second
+	boxAnswer    = time.Second
 )
 
 // node is a server of the cluster. Its box is nil when it does not run on one.
@@ -45,7 +49,7 @@ type node struct {
 // storage reports whether the node keeps streams.
 func (n node) storage() bool { return n.Box != nil && n.Box.Role == boxapi.RoleStorage }
 
-// serverAnswer is what servers answer to requests of the system account.
+// serverAnswer is what servers answer to requests of the system account; a plain PING has no health.
 type serverAnswer struct {
 	Server struct {
 		ID      string `json:"id"`
@@ -55,8 +59,8 @@ type serverAnswer struct {
 	Data boxapi.Health `json:"data"`
 }
 
-// askAll asks everybody and calls each with every answer.
-func askAll(ctx context.Context, conn *nats.Conn, subject string, each func([]byte) error) error {
+// askAll asks everybody and calls each with every answer, until each says that it has all, or none has come for the time next.
+func askAll(ctx context.Context, conn *nats.Conn, subject string, next time.Duration, each func([]byte) (all bool, err error)) error {
 	inbox := conn.NewRespInbox()
 	sub, err := conn.SubscribeSync(inbox)
 	if err != nil {
@@ -66,7 +70,7 @@ func askAll(ctx context.Context, conn *nats.Conn, subject string, each func([]by
 	if err := conn.PublishRequest(subject, inbox, nil); err != nil {
 		return fmt.Errorf("ask %s: %w", subject, err)
 	}
-	for wait := firstAnswer; ; wait = nextAnswer {
+	for wait := max(firstAnswer, next); ; wait = next {
 		waiting, cancel := context.WithTimeout(ctx, wait)
 		m, err := sub.NextMsgWithContext(waiting)
 		cancel()
@@ -76,8 +80,12 @@ func askAll(ctx context.Context, conn *nats.Conn, subject string, each func([]by
 		case err != nil:
 			return fmt.Errorf("ask %s: %w", subject, err)
 		}
-		if err := each(m.Data); err != nil {
+		all, err := each(m.Data)
+		if err != nil {
 			return fmt.Errorf("answer to %s: %w", subject, err)
+		}
+		if all {
+			return nil
 		}
 	}
 }
@@ -85,13 +93,14 @@ func askAll(ctx context.Context, conn *nats.Conn, subject string, each func([]by
 // findNodes returns the servers of the cluster, by name.
 func findNodes(ctx context.Context, conn *nats.Conn) ([]node, error) {
 	byID := map[string]*node{}
-	err := askAll(ctx, conn, "$SYS.REQ.SERVER.PING.HEALTHZ", func(data []byte) error {
+	err := askAll(ctx, conn, "$SYS.REQ.SERVER.PING", nextAnswer, func(data []byte) (bool, error) {
 		var a serverAnswer
 		if err := json.Unmarshal(data, &a); err != nil {
-			return err
+			return false, err
 		}
-		byID[a.Server.ID] = &node{ID: a.Server.ID, Name: a.Server.Name, Cluster: a.Server.Cluster, Health: a.Data}
-		return nil
+		byID[a.Server.ID] = &node{ID: a.Server.ID, Name: a.Server.Name, Cluster: a.Server.Cluster}
+		byID[a.Server.ID].Health = boxapi.Health{Status: "unavailable", Error: "it does not answer"}
+		return false, nil
 	})
 	if err != nil {
 		return nil, err
@@ -99,17 +108,38 @@ func findNodes(ctx context.Context, conn *nats.Conn) ([]node, error) {
 	if len(byID) == 0 {
 		return nil, errors.New("no server answers: the user of this connection must be one of the system account")
 	}
-	err = askAll(ctx, conn, boxapi.Ping, func(data []byte) error {
+	// Of those that come or go meanwhile nothing is said.
+	left := len(byID)
+	err = askAll(ctx, conn, "$SYS.REQ.SERVER.PING.HEALTHZ", healthAnswer, func(data []byte) (bool, error) {
+		var a serverAnswer
+		if err := json.Unmarshal(data, &a); err != nil {
+			return false, err
+		}
+		if n := byID[a.Server.ID]; n != nil {
+			n.Health = a.Data
+			left--
+		}
+		return left <= 0, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	left = len(byID)
+	err = askAll(ctx, conn, boxapi.Ping, boxAnswer, func(data []byte) (bool, error) {
 		var a boxapi.Answer
 		if err := json.Unmarshal(data, &a); err != nil {
-			return err
+			return false, err
 		}
 		n := byID[a.Server]
-		if n == nil || a.Error != "" {
-			return nil // it came or went meanwhile, or cannot tell of itself
+		if n == nil {
+			return false, nil
+		}
+		left--
+		if a.Error != "" {
+			return left <= 0, nil // it cannot tell of itself
 		}
 		n.Box = &boxapi.Info{}
-		return json.Unmarshal(a.Data, n.Box)
+		return left <= 0, json.Unmarshal(a.Data, n.Box)
 	})
 	var list []node
 	for _, n := range byID {
@@ -117,6 +147,35 @@ func findNodes(ctx context.Context, conn *nats.Conn) ([]node, error) {
 	}
 	slices.SortFunc(list, func(a, b node) int { return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID)) })
 	return list, err
+}
+
+// findMembers returns the names of the servers that count for the quorum of the cluster, reachable or not, as those that are
+// reachable know them; none where streams are not clustered.
+func findMembers(ctx context.Context, conn *nats.Conn) ([]string, error) {
+	names := map[string]bool{}
+	err := askAll(ctx, conn, "$SYS.REQ.SERVER.PING.JSZ", boxAnswer, func(data []byte) (bool, error) {
+		var a struct {
+			Data struct {
+				Meta *struct {
+					Leader   string `json:"leader"`
+					Replicas []struct {
+						Name string `json:"name"`
+					} `json:"replicas"`
+				} `json:"meta_cluster"`
+			} `json:"data"`
+		}
+		if err := json.Unmarshal(data, &a); err != nil || a.Data.Meta == nil {
+			return false, err
+		}
+		if a.Data.Meta.Leader != "" {
+			names[a.Data.Meta.Leader] = true
+		}
+		for _, r := range a.Data.Meta.Replicas {
+			names[r.Name] = true
+		}
+		return false, nil
+	})
+	return slices.Sorted(maps.Keys(names)), err
 }
 
 // findNode returns the box of that name.

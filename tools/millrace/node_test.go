@@ -28,8 +28,9 @@ type fakeBox struct {
 	size     int64
 	starts   int
 	asked    []string
-	rollBack bool // it does not like new versions
-	dropOnce bool // one chunk is lost
+	members  []string // of its cluster, the leader first
+	rollBack bool     // it does not like new versions
+	dropOnce bool     // one chunk is lost
 }
 
 // newFakeBox starts a box of that name on the server.
@@ -39,7 +40,7 @@ func newFakeBox(t *testing.T, url, name, role string) *fakeBox {
 		t: t, conn: servicetest.Connect(t, url), id: "N" + name, health: boxapi.Health{Status: "ok"},
 		info: boxapi.Info{Name: name, Role: role, Version: "1.0", Started: time.Unix(1, 0), Addresses: []string{"10.0.0.1"}},
 	}
-	for _, s := range []string{"$SYS.REQ.SERVER.PING.HEALTHZ", boxapi.Ping, boxapi.Prefix + "*.>"} {
+	for _, s := range []string{"$SYS.REQ.SERVER.PING", "$SYS.REQ.SERVER.PING.HEALTHZ", "$SYS.REQ.SERVER.PING.JSZ", boxapi.Ping, boxapi.Prefix + "*.>"} {
 		if _, err := b.conn.Subscribe(s, b.serve); err != nil {
 			t.Fatal(err)
 		}
@@ -53,8 +54,23 @@ func newFakeBox(t *testing.T, url, name, role string) *fakeBox {
 func (b *fakeBox) serve(m *nats.Msg) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if m.Subject == "$SYS.REQ.SERVER.PING.HEALTHZ" {
-		b.reply(m, map[string]any{"server": map[string]string{"id": b.id, "name": b.info.Name}, "data": b.health})
+	server := map[string]string{"id": b.id, "name": b.info.Name}
+	switch m.Subject {
+	case "$SYS.REQ.SERVER.PING":
+		b.reply(m, map[string]any{"server": server})
+		return
+	case "$SYS.REQ.SERVER.PING.HEALTHZ":
+		b.reply(m, map[string]any{"server": server, "data": b.health})
+		return
+	case "$SYS.REQ.SERVER.PING.JSZ":
+		if b.members != nil {
+			type peer map[string]string
+			var peers []peer
+			for _, name := range b.members[1:] {
+				peers = append(peers, peer{"name": name})
+			}
+			b.reply(m, map[string]any{"server": server, "data": map[string]any{"meta_cluster": map[string]any{"leader": b.members[0], "replicas": peers}}})
+		}
 		return
 	}
 	verb, mine := strings.CutPrefix(m.Subject, boxapi.Subject(b.id, ""))
@@ -240,6 +256,30 @@ func TestClusterUpdate(t *testing.T) {
 	}
 }
 
+// A server of the cluster that is away when the update begins is waited for: no other is taken away too.
+func TestClusterUpdateWaitsForMembers(t *testing.T) {
+	url := servicetest.Server(t)
+	var boxes []*fakeBox
+	for _, name := range []string{"box-1", "box-2", "box-3"} {
+		b := newFakeBox(t, url, name, boxapi.RoleStorage)
+		b.mu.Lock()
+		b.members = []string{"box-2", "box-1", "box-3", "box-4", "box-5"}
+		b.mu.Unlock()
+		boxes = append(boxes, b)
+	}
+	code, stdout, stderr := millrace(t, map[string]string{"NATS_URL": url}, "", "cluster", "update", "-within", "4s", versionFile(t, "1.1"))
+	if code != exitFailure || !strings.Contains(stderr, "not reachable: box-4, box-5") {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	for _, b := range boxes {
+		b.mu.Lock()
+		if b.starts > 0 || len(b.image) > 0 {
+			t.Errorf("%s was updated", b.info.Name)
+		}
+		b.mu.Unlock()
+	}
+}
+
 func TestPlanRollout(t *testing.T) {
 	n := func(name, role, version string) node {
 		return node{ID: "N" + name, Name: name, Health: boxapi.Health{Status: "ok"}, Box: &boxapi.Info{Role: role, Version: version}}
@@ -263,7 +303,7 @@ func TestPlanRollout(t *testing.T) {
 		{"no box", []node{{Name: "x"}, n("c", r, "1")}, false, "c", ""},
 		{"same name", []node{n("a", r, "1"), n("a", r, "1")}, false, "", "two servers"},
 	} {
-		p, err := planRollout(tt.nodes, "2", tt.outage)
+		p, err := planRollout(tt.nodes, nil, "2", tt.outage)
 		var got []string
 		for _, x := range p.order {
 			got = append(got, x.Name)
@@ -283,7 +323,7 @@ func TestRolloutReady(t *testing.T) {
 	trial, silent := n("b", "ok"), n("b", "ok")
 	trial.Box = &boxapi.Info{Update: boxapi.Update{Trial: true}}
 	silent.Box = nil
-	r := rollout{storage: []string{"a", "b", "c"}}
+	r := rollout{storage: []string{"a", "b", "c", "p"}, noBox: []string{"p"}}
 	for _, tt := range []struct {
 		name  string
 		nodes []node
@@ -296,7 +336,8 @@ func TestRolloutReady(t *testing.T) {
 		{"one box silent", []node{a, silent, c}, "the box of b does not answer"},
 		{"the next one itself not well", []node{n("a", "unavailable"), b, c}, ""},
 	} {
-		if got := r.ready(tt.nodes, a); got != tt.want {
+		process := node{Name: "p", Health: boxapi.Health{Status: "ok"}} // needs no box to be well
+		if got := r.ready(append(tt.nodes, process), a); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 
 const (
 	// installTime is how long a box may take to check and write an image.
-	installTime = 2 * time.Minute
+	installTime = 5 * time.Minute
 
 	// uploadTries is how often an upload is gone on with after an error.
 	uploadTries = 5
