@@ -28,11 +28,12 @@ func main() {
 	flag.DurationVar(&b.span, "span", 2*time.Second, "`time` that one run should take")
 	flag.StringVar(&only, "only", "", "run only loads with this `text` in their name")
 	flag.StringVar(&b.dir, "dir", "", "`folder` for the stores, on the disk to measure; default: the system's temporary folder")
-	reached := flag.String("reach", "", "compare clusters of three nodes instead by this `measure`: failover, watchers, idle, catchup, or \"all\"")
+	reached := flag.String("reach", "", "compare clusters of three nodes instead by this `measure`: failover, watchers, many, puts, idle, catchup, or \"all\"")
 	var r reach
 	flag.IntVar(&r.rounds, "reach-rounds", 7, "`number` of fail-overs")
 	flag.DurationVar(&r.span, "reach-span", 10*time.Second, "`time` to create watchers, and to look at idle nodes")
 	flag.IntVar(&r.streams, "reach-streams", 2000, "`number` of idle R3 streams, with an R3 consumer each")
+	flag.IntVar(&r.watching, "reach-watchers", 10_000, "`number` of watchers that stay")
 	flag.Int64Var(&r.lost, "reach-bytes", 1<<30, "`bytes` of the stream that a node lost; 10 GB is what the goal is for")
 	out := flag.String("out", "", "`folder` for the report, named by time; default: print only")
 	flag.Parse()

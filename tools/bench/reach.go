@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -29,6 +30,7 @@ type reach struct {
 	rounds   int           // of the fail-over
 	span     time.Duration // of watchers and idling
 	streams  int           // idle ones
+	watching int           // watchers that stay
 	lost     int64         // bytes of the stream that a node lost
 }
 
@@ -52,6 +54,8 @@ type reachRow struct {
 var reachMeasures = []reachMeasure{
 	{[]reachRow{{"failover: kill -9 of a leader to the next ack", "ms", true}}, (*reach).failover},
 	{[]reachRow{{"watchers: created on an R3 bucket", "a second", false}}, (*reach).watchers},
+	{[]reachRow{{"many: created on an R3 bucket, all stay", "a second", false}}, (*reach).watched},
+	{[]reachRow{{"puts: next to those, 256 in flight", "a second", false}}, (*reach).watchedPut},
 	{[]reachRow{{"idle: CPU of a node with R3 streams and consumers", "% of a core", true}}, (*reach).idle},
 	{[]reachRow{
 		{"catchup: a node that lost its disk", "MB/s", false},
@@ -62,8 +66,9 @@ var reachMeasures = []reachMeasure{
 // reachCluster is three nodes and a client.
 type reachCluster struct {
 	*cluster.Cluster
-	nc *nats.Conn
-	js jetstream.JetStream
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	readers sync.WaitGroup
 }
 
 // whole bounds the wait for a cluster to be whole again.
@@ -256,6 +261,100 @@ func (r *reach) watchers(ctx context.Context, c *reachCluster) ([]float64, error
 		}
 	}
 	return []float64{float64(n) / time.Since(begun).Seconds()}, nil
+}
+
+// watched is how many watchers a second a client creates, one after the other, each of a key of its own, that all
+// stay.
+func (r *reach) watched(ctx context.Context, c *reachCluster) ([]float64, error) {
+	took, err := r.watch(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return []float64{float64(r.watching) / took.Seconds()}, nil
+}
+
+// watchedPut is how many values a second a client puts, with many in flight, to keys that one of many watchers
+// each watches.
+func (r *reach) watchedPut(ctx context.Context, c *reachCluster) ([]float64, error) {
+	if _, err := r.watch(ctx, c); err != nil {
+		return nil, err
+	}
+	leader, err := c.leader(ctx, "KV_"+watchedBucket)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := c.Connect(leader)
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(256))
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	begun := time.Now()
+	for ; time.Since(begun) < r.span; n++ {
+		if _, err := js.PublishAsync(watchedKey(n%min(20, r.watching)), []byte("value"), jetstream.WithStallWait(time.Minute)); err != nil {
+			return nil, err
+		}
+	}
+	select {
+	case <-js.PublishAsyncComplete():
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return []float64{float64(n) / time.Since(begun).Seconds()}, nil
+}
+
+const watchedBucket = "W"
+
+func watchedKey(i int) string { return fmt.Sprintf("$KV.%s.key%d", watchedBucket, i) }
+
+// watch makes a bucket and watchers of it, each of which has got the value of its key when the next is made, and
+// returns how long the watchers took.
+func (r *reach) watch(ctx context.Context, c *reachCluster) (time.Duration, error) {
+	// A bucket made as such takes no more than the 1000 consumers that a stream has by default.
+	_, err := c.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: "KV_" + watchedBucket, Subjects: []string{"$KV." + watchedBucket + ".>"}, Replicas: 3, MaxMsgsPerSubject: 1,
+		MaxConsumers: 2 * r.watching, Discard: jetstream.DiscardNew, AllowRollup: true, DenyDelete: true, AllowDirect: true,
+	})
+	if err != nil {
+		return 0, err
+	}
+	for i := range r.watching {
+		if _, err := c.js.PublishAsync(watchedKey(i), []byte("value"), jetstream.WithStallWait(time.Minute)); err != nil {
+			return 0, err
+		}
+	}
+	select {
+	case <-c.js.PublishAsyncComplete():
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	kv, err := c.js.KeyValue(ctx, watchedBucket)
+	if err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	for i := range r.watching {
+		w, err := kv.Watch(ctx, fmt.Sprint("key", i))
+		if err != nil {
+			return 0, fmt.Errorf("watcher %d: %w", i+1, err)
+		}
+		for e := range w.Updates() {
+			if e == nil {
+				break
+			}
+		}
+		if i < 20 { // those whose keys are put to
+			c.readers.Go(func() {
+				for range w.Updates() { // until the connection ends
+				}
+			})
+		}
+	}
+	return time.Since(begun), nil
 }
 
 // idle is the CPU of the average node while nobody does anything, with many streams.

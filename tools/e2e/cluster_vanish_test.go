@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -128,7 +129,6 @@ func (p *probes) report(cut, until time.Time) string {
 // vanishing is a cluster of three nodes with a router, load, and probes at the router and at a node.
 type vanishing struct {
 	*testCluster
-	l      *load
 	router *cluster.Node
 	probes []*probes
 }
@@ -139,6 +139,9 @@ func startVanishing(t *testing.T) *vanishing {
 	c := newCluster(t, 3, inNetwork(t, 5), func(o *cluster.Options) {
 		o.Routers = []string{o.Program, o.Program}
 	})
+	if c.stock {
+		t.Skip("it takes nats-server longer")
+	}
 	c.must(c.Start())
 	c.formed()
 	v := &vanishing{testCluster: c, router: c.Routers()[0]}
@@ -296,6 +299,11 @@ func TestClusterNodeVanishes(t *testing.T) {
 		v.infos(n)
 	}
 	streams := v.watched(v.router)
+	// The leader of the durable consumer is to vanish too, with the pull requests that it has.
+	nc, _ := v.client(v.router)
+	if name, err := workload.StepDownConsumer(v.context(healthLimit), nc, probeStream, "probe", gone.Name); err != nil || name != gone.Name {
+		t.Logf("the consumer is led by %s: %v", name, err)
+	}
 	v.wait(time.Second)
 	cut := time.Now()
 	v.Vanish(gone)
@@ -304,7 +312,11 @@ func TestClusterNodeVanishes(t *testing.T) {
 	until := time.Now()
 	for _, d := range streams {
 		waitFor(t, healthLimit, d.name+" goes on", func() bool { return !d.goOn(cut).IsZero() })
-		t.Logf("%s goes on after %s", d.name, d.goOn(cut).Sub(cut).Round(time.Millisecond))
+		took := d.goOn(cut).Sub(cut)
+		t.Logf("%s goes on after %s", d.name, took.Round(time.Millisecond))
+		if d == streams[0] && took > vanishLimit {
+			t.Errorf("the durable consumer goes on after %s", took)
+		}
 	}
 	v.wait(probeWait)
 	v.Return(gone)
@@ -322,4 +334,114 @@ func (v *vanishing) wait(d time.Duration) {
 	case <-v.t.Context().Done():
 	case <-time.After(d):
 	}
+}
+
+// TestClusterNodesVanish takes away one node after the other under load, each of which comes back: nothing that
+// was acknowledged is lost, nothing is there twice, and all replicas are equal.
+func TestClusterNodesVanish(t *testing.T) {
+	v := startVanishing(t)
+	l := v.startLoad(3, v.Routers()...)
+	l.staleLeaders()
+	l.progress("at the start")
+	for _, x := range []struct {
+		what string
+		node func() *cluster.Node
+		cut  bool // the power, not the cable
+		hurt func(what string)
+	}{
+		{"the leader of the stream", func() *cluster.Node { return v.leader(ordersStream) }, false, l.progress},
+		{"the leader of the consumer", v.consumerLeader, true, l.progress},
+		{"the leader of the meta group", v.metaLeader, true, func(what string) {
+			v.created(what)
+			l.progress(what)
+		}},
+		{"a router", func() *cluster.Node { return v.Routers()[1] }, false, l.publishProgress},
+		{"a router", func() *cluster.Node { return v.Routers()[0] }, true, l.publishProgress},
+	} {
+		n := x.node()
+		what := fmt.Sprintf("without %s, %s", x.what, n.Name)
+		begun := time.Now()
+		v.Vanish(n)
+		if x.cut {
+			v.must(n.Kill())
+		}
+		l.nextAck(what, begun, n)
+		x.hurt(what)
+		v.wait(vanishLimit) // longer than connections live
+		v.Return(n)
+		if x.cut {
+			v.must(n.Start())
+		}
+		l.progress("again with " + n.Name)
+	}
+	l.finish()
+}
+
+// nextAck waits until a publisher has an acknowledgement of what it sent after begun, and checks the time.
+// Clients of the node that is gone find out by their own pings, and are not looked at.
+func (l *load) nextAck(what string, begun time.Time, gone *cluster.Node) {
+	l.c.t.Helper()
+	// An acknowledgement may have been on its way; the second is of a message that was sent after it.
+	p := l.ofOthers(gone)[0]
+	before := p.Acks()
+	waitFor(l.c.t, healthLimit, "acknowledgements: "+what, func() bool { return p.Acks() >= before+2 })
+	took := time.Since(begun)
+	l.c.t.Logf("%s: acknowledged after %s", what, took.Round(time.Millisecond))
+	if took > vanishLimit {
+		l.c.t.Errorf("%s: acknowledged after %s", what, took)
+	}
+}
+
+// created waits until a stream can be made: the meta group has a leader.
+func (v *vanishing) created(what string) {
+	v.t.Helper()
+	begun := time.Now()
+	_, js := v.client(v.Running()[0])
+	waitFor(v.t, healthLimit, "a new stream: "+what, func() bool {
+		ctx, cancel := context.WithTimeout(v.t.Context(), time.Second)
+		defer cancel()
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "CREATED"})
+		return err == nil
+	})
+	v.t.Logf("%s: a stream is made after %s more", what, time.Since(begun).Round(time.Millisecond))
+	v.must(js.DeleteStream(v.context(healthLimit), "CREATED"))
+}
+
+// consumerLeader is the node that leads the consumer of the queue.
+func (v *vanishing) consumerLeader() *cluster.Node {
+	v.t.Helper()
+	_, js := v.client(v.Running()[0])
+	var leader *cluster.Node
+	waitFor(v.t, healthLimit, "leader of the consumer", func() bool {
+		c, err := js.Consumer(v.context(clusterTimeout), queueStream, "worker")
+		if err == nil {
+			leader = v.Named(c.CachedInfo().Cluster.Leader)
+		}
+		return leader != nil
+	})
+	return leader
+}
+
+// metaLeader is the node that leads the meta group.
+func (v *vanishing) metaLeader() *cluster.Node {
+	v.t.Helper()
+	admin, err := v.ConnectAdmin(v.Storage()[0])
+	v.must(err)
+	defer admin.Close()
+	var leader *cluster.Node
+	waitFor(v.t, healthLimit, "leader of the meta group", func() bool {
+		var answer struct {
+			Data struct {
+				Meta struct {
+					Leader string `json:"leader"`
+				} `json:"meta_cluster"`
+			} `json:"data"`
+		}
+		m, err := admin.Request("$SYS.REQ.SERVER.PING.JSZ", nil, time.Second)
+		if err == nil && json.Unmarshal(m.Data, &answer) == nil {
+			leader = v.Named(answer.Data.Meta.Leader)
+		}
+		return leader != nil
+	})
+	return leader
 }
