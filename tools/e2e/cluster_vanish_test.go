@@ -226,7 +226,8 @@ func (d *deliveries) note() {
 	d.times = append(d.times, time.Now())
 }
 
-// goOn returns the end of the first pause of more than a while in what came after a time, or zero if it lasts.
+// goOn returns the end of the first pause of more than a while in what came after a time, that time if there was none
+// for longer than a fail-over takes, and zero if the pause lasts.
 func (d *deliveries) goOn(after time.Time) (at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -240,6 +241,9 @@ func (d *deliveries) goOn(after time.Time) (at time.Time) {
 		default:
 			last = x
 		}
+	}
+	if last.Sub(after) > vanishLimit && time.Since(last) <= pause {
+		return after // what it follows is led elsewhere
 	}
 	return time.Time{}
 }

@@ -23,10 +23,10 @@ const maxGap = 8 * time.Second
 // A fleet of three gets a new version, one box after the other, while messages are published to streams with leaders on
 // all of them. At most one box is away at a time, publishing goes on, and every acknowledged message is there.
 //
-// It takes some minutes and so runs only with MILLRACE_FLEET_UPDATE=1.
+// It takes some minutes and so runs only with MILLRACE_BOOT_LONG=1.
 func TestFleetUpdate(t *testing.T) {
-	if os.Getenv("MILLRACE_FLEET_UPDATE") == "" {
-		t.Skip("takes some minutes: MILLRACE_FLEET_UPDATE=1 runs it")
+	if os.Getenv("MILLRACE_BOOT_LONG") == "" {
+		t.Skip("takes some minutes: MILLRACE_BOOT_LONG=1 runs it")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	t.Cleanup(cancel)
