@@ -562,7 +562,9 @@ func TestRoutesAfterKills(t *testing.T) {
 	publish := func(what string) {
 		t.Helper()
 		waitFor(t, clusterTimeout, what, func() bool {
-			_, err := js.Publish(ctx, "s", []byte(what))
+			try, cancel := context.WithTimeout(t.Context(), 2*time.Second) // what was under way to a server that died is lost
+			defer cancel()
+			_, err := js.Publish(try, "s", []byte(what))
 			return err == nil
 		})
 	}
@@ -579,7 +581,9 @@ func TestRoutesAfterKills(t *testing.T) {
 	// The storage node comes back under the same name with another id; both others find it again.
 	storage.kill()
 	waitFor(t, clusterTimeout, "client at another server", func() bool { return nc.IsConnected() && nc.ConnectedUrl() != storage.url() })
-	if _, err := js.Publish(ctx, "s", nil); err == nil {
+	none, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := js.Publish(none, "s", nil); err == nil {
 		t.Error("a publish was acknowledged without a storage node")
 	}
 	storage.start()
