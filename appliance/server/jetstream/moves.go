@@ -102,63 +102,70 @@ func carries(g *meta.Group, node uint64) bool {
 	return slices.ContainsFunc(g.Carrying(), func(m meta.Member) bool { return m.Node == node })
 }
 
-// streamPeerRemove moves the replica of a stream that a node has to another one.
-func (r *request) streamPeerRemove() (any, *api.Error) {
-	e := r.account.engine
-	if e.cfg.Cluster == "" {
-		return nil, api.ErrClusterRequired
+// peer returns the node that a request to remove or evacuate a peer names.
+func (r *request) peer() (string, *api.Error) {
+	if r.account.engine.cfg.Cluster == "" {
+		return "", api.ErrClusterRequired
 	}
 	if api.CheckEmpty(r.body) == nil {
-		return nil, api.ErrBadRequest
+		return "", api.ErrBadRequest
 	}
 	var q api.PeerRequest
 	if err := api.Decode(r.body, &q); err != nil {
+		return "", err
+	}
+	if q.Peer == "" {
+		return "", api.ErrBadRequest
+	}
+	return q.Peer, nil
+}
+
+// streamPeerRemove moves the replica of a stream that a node has to another one.
+func (r *request) streamPeerRemove() (any, *api.Error) {
+	e := r.account.engine
+	peer, err := r.peer()
+	if err != nil {
 		return nil, err
 	}
 	ms, ok := e.catalog.stream(r.account.name, r.Call.Stream)
-	switch {
-	case q.Peer == "":
-		return nil, api.ErrBadRequest
-	case !ok:
+	if !ok {
 		return nil, api.ErrStreamNotFound
 	}
-	n, known := e.nodeNamed(q.Peer)
+	n, known := e.nodeNamed(peer)
 	if !known || !carries(&ms.Group, n.ID) {
 		return nil, api.ErrClusterPeerNotMember
 	}
-	if _, err := e.moveStream(ms, n.ID, nil); err != nil {
-		if err.Is(api.ErrClusterNotAvail) {
-			return nil, err
-		}
-		return nil, api.ErrPeerRemap
+	_, err = e.moveStream(ms, n.ID, nil)
+	return r.remapped(err)
+}
+
+// remapped is the answer to a request that gives a replica another place, by the error of giving it.
+func (r *request) remapped(err *api.Error) (any, *api.Error) {
+	switch {
+	case err == nil:
+		return api.SuccessResponse{Response: r.ok(), Success: true}, nil
+	case err.Is(api.ErrClusterNotAvail):
+		return nil, err
 	}
-	return api.SuccessResponse{Response: r.ok(), Success: true}, nil
+	return nil, api.ErrPeerRemap
 }
 
 // consumerPeerRemove moves the replica of a durable consumer that a node has to another node of its stream.
 func (r *request) consumerPeerRemove() (any, *api.Error) {
 	e := r.account.engine
-	if e.cfg.Cluster == "" {
-		return nil, api.ErrClusterRequired
-	}
-	if api.CheckEmpty(r.body) == nil {
-		return nil, api.ErrBadRequest
-	}
-	var q api.PeerRequest
-	if err := api.Decode(r.body, &q); err != nil {
+	peer, err := r.peer()
+	if err != nil {
 		return nil, err
 	}
 	ms, ok := e.catalog.stream(r.account.name, r.Call.Stream)
 	mc, is := e.catalog.consumer(r.account.name, r.Call.Stream, r.Call.Consumer)
 	switch {
-	case q.Peer == "":
-		return nil, api.ErrBadRequest
 	case !ok:
 		return nil, api.ErrStreamNotFound
 	case !is:
 		return nil, api.ErrConsumerNotFound
 	}
-	n, known := e.nodeNamed(q.Peer)
+	n, known := e.nodeNamed(peer)
 	if !known || !carries(&mc.Group, n.ID) {
 		return nil, api.ErrClusterPeerNotMember
 	}
@@ -174,13 +181,8 @@ func (r *request) consumerPeerRemove() (any, *api.Error) {
 	}
 	entry := placeEntry(ms, append(nodes, ms.Group.Carrying()[i].Node))
 	entry.Consumer = mc.Name
-	if _, _, err := e.catalog.do(entry); err != nil {
-		if err.Is(api.ErrClusterNotAvail) {
-			return nil, err
-		}
-		return nil, api.ErrPeerRemap
-	}
-	return api.SuccessResponse{Response: r.ok(), Success: true}, nil
+	_, _, err = e.catalog.do(entry)
+	return r.remapped(err)
 }
 
 // moveStream gives a stream a place on another node instead of one of its nodes; 0: any. The new one has to have
