@@ -217,9 +217,21 @@ func (m *mesh) offerOne(p *parcel) {
 		n := m.router.publish(p.account, p.deliver, &p.message)
 		m.router.count(p.account)
 		if n == 0 { // who was there has gone at this moment
-			p.state.Store(parcelOffered)
+			m.holdAgain(p)
 		}
 		m.noteStanding(p.account, p.deliver, &p.message, n, &m.router)
+	}
+}
+
+// holdAgain keeps a parcel that was given and that nobody got. Where it waited it may have been taken for settled
+// meanwhile.
+func (m *mesh) holdAgain(p *parcel) {
+	p.state.Store(parcelOffered)
+	m.holding.Lock()
+	held := slices.Contains(m.held, p) || m.holdLocked(p)
+	m.holding.Unlock()
+	if !held {
+		p.refuse()
 	}
 }
 
@@ -268,7 +280,8 @@ func (m *mesh) tend(routes []*route, now time.Time) {
 	defer m.holding.Unlock()
 	before := len(m.held) + len(m.gone)
 	m.held = slices.DeleteFunc(m.held, func(p *parcel) bool {
-		over := p.state.Load() != parcelOffered || now.Sub(p.since) >= holdTime
+		// One that has come since the last loop and wants an answer gets it the next time.
+		over := p.state.Load() != parcelOffered || !p.asks && now.Sub(p.since) >= holdTime
 		if over {
 			m.heldBytes -= p.bytes()
 		}
@@ -280,7 +293,14 @@ func (m *mesh) tend(routes []*route, now time.Time) {
 
 // expire tells the client of a request that nobody takes.
 func (p *parcel) expire(now time.Time) {
-	if p.asks && now.Sub(p.since) >= holdTime && p.state.CompareAndSwap(parcelOffered, parcelGiven) {
+	if now.Sub(p.since) >= holdTime {
+		p.refuse()
+	}
+}
+
+// refuse tells a client that wants to hear of it that there are no responders.
+func (p *parcel) refuse() {
+	if p.asks && p.state.CompareAndSwap(parcelOffered, parcelGiven) {
 		p.account.Publish(string(p.message.reply), "", wire.AppendNoResponders(nil, p.message.subject), nil)
 	}
 }

@@ -49,7 +49,7 @@ type mesh struct {
 
 	standing standing
 
-	holding   sync.Mutex // taken with no other lock held
+	holding   sync.Mutex // taken with no other lock held but offering
 	held      []*parcel  // requests that reached nobody
 	heldBytes int64
 	gone      []*lostServer
