@@ -65,11 +65,8 @@ func (a *admin) await(ctx context.Context, name string, after time.Time) boxapi.
 }
 
 // A storage node is administered through a router: asked, given another configuration, started anew in place, and reset
-// with its data. It takes a minute and more and so runs only with MILLRACE_BOOT_LONG=1.
+// with its data.
 func TestFleetIsAdministered(t *testing.T) {
-	if os.Getenv("MILLRACE_BOOT_LONG") == "" {
-		t.Skip("takes a minute and more: MILLRACE_BOOT_LONG=1 runs it")
-	}
 	ctx := testContext(t)
 	box := testConfig(t, "")
 	f, err := newFleet(fleetConfig{
