@@ -68,22 +68,7 @@ func (a *admin) await(ctx context.Context, name string, after time.Time) boxapi.
 // with its data.
 func TestFleetIsAdministered(t *testing.T) {
 	ctx := testContext(t)
-	box := testConfig(t, "")
-	f, err := newFleet(fleetConfig{
-		Board: box.Board, Image: box.Image, Dir: t.TempDir(), Nodes: 1, Routers: 1, Direct: true, MemoryMiB: 512, CPUs: 1,
-		DataBytes: 1 << 30, Logger: box.Logger,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := f.close(); err != nil {
-			t.Error(err)
-		}
-	})
-	for _, m := range f.machines {
-		m.cfg.BootTimeout = bootTimeout
-	}
+	f := testFleet(t, fleetConfig{Nodes: 1, Routers: 1, Direct: true})
 	n1, r1 := f.machines[0], f.machines[1]
 	r1.cfg.MemoryMiB = 256 // is enough for a router
 	if err := start(ctx, f.machines, 2); err != nil {

@@ -38,6 +38,28 @@ func fleetClient(t *testing.T, urls ...string) *fleetConn {
 	return &fleetConn{nc, js}
 }
 
+// testFleet makes a fleet of the image that testConfig has, with machines of 512 MiB and one processor, that ends with the
+// test. It starts none of them.
+func testFleet(t *testing.T, c fleetConfig) *fleet {
+	t.Helper()
+	box := testConfig(t, "")
+	c.Board, c.Image, c.Dir, c.Logger = box.Board, box.Image, t.TempDir(), box.Logger
+	c.MemoryMiB, c.CPUs, c.DataBytes = 512, 1, 1<<30
+	f, err := newFleet(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, m := range f.machines {
+		m.cfg.BootTimeout = bootTimeout
+	}
+	return f
+}
+
 // ledger is what was published to a stream and acknowledged.
 type ledger struct {
 	stream string

@@ -37,22 +37,7 @@ func TestFleetUpdate(t *testing.T) {
 	}
 	const version = "1.1.0"
 	next := signed(t, buildVersion(ctx, t, version, ""), private)
-	box := testConfig(t, "")
-	f, err := newFleet(fleetConfig{
-		Board: box.Board, Image: box.Image, Dir: t.TempDir(), Nodes: 3, MemoryMiB: 512, CPUs: 1, DataBytes: 1 << 30,
-		UpdateKey: public, Logger: box.Logger,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := f.close(); err != nil {
-			t.Error(err)
-		}
-	})
-	for _, m := range f.machines {
-		m.cfg.BootTimeout = bootTimeout
-	}
+	f := testFleet(t, fleetConfig{Nodes: 3, UpdateKey: public})
 	began := time.Now()
 	if err := start(ctx, f.machines, 2); err != nil {
 		t.Fatal(err)
