@@ -207,8 +207,9 @@ func (c *boxes) wired(b *plant, on bool) {
 type wires struct{ from *plant }
 
 func (w wires) to(node uint64) *plant {
-	for _, b := range w.from.of.running() {
-		if nodeOf(b.raw) == node && w.from.up && !w.from.cut.Load() && !b.cut.Load() {
+	running := w.from.of.running()
+	for _, b := range running {
+		if nodeOf(b.raw) == node && slices.Contains(running, w.from) && !w.from.cut.Load() && !b.cut.Load() {
 			return b
 		}
 	}

@@ -280,6 +280,9 @@ func (n *Node) fail(err error) {
 // LameDuck accepts no more clients, tells those connected, and closes them one after the other over
 // the configured time. It returns when all are gone or ctx ends.
 func (n *Node) LameDuck(ctx context.Context) {
+	if e := n.serving.Load(); e != nil {
+		e.Leave()
+	}
 	n.broker.LameDuck(ctx, n.settings.LameDuckDuration, n.settings.LameDuckGracePeriod)
 }
 
@@ -294,6 +297,9 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.stopForming != nil {
 		n.stopForming()
 		n.forming.Wait()
+	}
+	if n.engine != nil {
+		n.engine.Leave()
 	}
 	for _, s := range n.plugins {
 		s.Close()
@@ -330,7 +336,7 @@ func (n *Node) engineConfig(m *membership) jetstream.Config {
 		Bus:      func(account string) jetstream.Bus { return bus{n.broker.Account(account)} },
 		Accounts: map[string]api.AccountLimits{},
 		Domain:   js.Domain,
-		MaxStore: max(js.MaxStore, 0), MaxMemory: max(js.MaxMemory, 0),
+		MaxStore: max(js.MaxStore, 0), MaxMemory: max(js.MaxMemory, 0), DiskRoom: n.store.room,
 		Limits: api.Limits{
 			DuplicateWindow: js.Duplicates, MaxAckPending: js.MaxAckPending, MaxRequestBatch: js.MaxRequestBatch,
 			MaxConsumers: api.DefaultMaxConsumers, MaxStore: max(js.MaxStore, 0), MaxMemory: max(js.MaxMemory, 0),

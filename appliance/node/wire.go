@@ -34,6 +34,20 @@ type store struct {
 	groups  *groups
 
 	free func(dir string) (int64, error) // bytes that may still be written in a folder
+	dirs []string                        // of the log
+}
+
+// room returns how many bytes the log has or may get on its disks, false if that is not known.
+func (s *store) room() (bytes int64, known bool) {
+	bytes = s.journal.Stats().Bytes
+	for _, dir := range s.dirs {
+		n, err := s.free(dir)
+		if err != nil {
+			return 0, false
+		}
+		bytes += n
+	}
+	return bytes, true
 }
 
 // openStore opens or makes the store over a catalog, which it closes; nil: it opens that too. fatal is called
@@ -84,6 +98,7 @@ func (s *store) open(js JetStream, log *slog.Logger, fatal func(error)) error {
 	if err != nil {
 		return err
 	}
+	s.dirs = append([]string{dir}, js.ExtraDirs...)
 	s.journal, err = journal.Open(journal.Config{
 		FS: logFS, Dir: logDir, Catalog: s.catalog, Logger: log, OnFatal: fatal,
 		Key: key, PrevKey: prevKey, Keys: s.catalog,

@@ -27,6 +27,9 @@ type Options struct {
 	// JetStream are lines of the jetstream block of storage nodes beside store_dir.
 	JetStream []string
 
+	// Accounts are further lines of the accounts block of all nodes.
+	Accounts string
+
 	// Lines are further lines of the file of node i; nil: none.
 	Lines func(i int) []string
 
@@ -119,7 +122,7 @@ func (c *Cluster) conf(n *Node) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "server_name: %s\nlisten: %q\n", n.Name, n.Addr)
 	// A plain password: a hash takes a second to compare on a busy machine.
-	fmt.Fprintf(&b, "accounts { $SYS { users [ { user: %s, pass: %s } ] } }\n", AdminUser, AdminPassword)
+	fmt.Fprintf(&b, "accounts {\n  $SYS { users [ { user: %s, pass: %s } ] }\n%s}\n", AdminUser, AdminPassword, c.options.Accounts)
 	if n.Storage {
 		fmt.Fprintf(&b, "jetstream {\n  store_dir: %q\n", n.Store())
 		for _, line := range c.options.JetStream {

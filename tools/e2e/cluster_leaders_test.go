@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -80,6 +84,69 @@ func TestClusterScales(t *testing.T) {
 	config.Replicas = 3
 	_, err = js.UpdateStream(ctx, config)
 	c.must(err)
+	l.finish()
+}
+
+// TestClusterKillsDuringMoves scales streams up and down and takes replicas away from nodes, and kills a node in the
+// middle of each: one that has a replica, the leader among them. MILLRACE_SEED repeats the choices.
+func TestClusterKillsDuringMoves(t *testing.T) {
+	long(t)
+	c := startNodes(t, 5)
+	l := c.startLoad(3)
+	l.progress("at the start")
+	seed := rand.Uint64()
+	if text := os.Getenv("MILLRACE_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		c.must(err)
+	}
+	t.Logf("MILLRACE_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	nc, err := c.ConnectAny(c.Nodes[0])
+	c.must(err)
+	js, err := jetstream.New(nc)
+	c.must(err)
+	ctx := c.context(10 * healthLimit)
+	scale := func(name string, replicas int) {
+		s, err := js.Stream(ctx, name)
+		c.must(err)
+		config := s.CachedInfo().Config
+		config.Replicas = replicas
+		_, err = js.UpdateStream(ctx, config)
+		c.must(err)
+	}
+	for round := range 8 {
+		what := ""
+		for _, name := range []string{ordersStream, queueStream, "KV_" + bucketName} {
+			replicas := c.replicas(nc, name)
+			switch {
+			case len(replicas) == 5:
+				scale(name, 3)
+				what += " " + name + " to 3,"
+			case random.IntN(2) == 0:
+				scale(name, 5)
+				what += " " + name + " to 5,"
+			default:
+				n := replicas[random.IntN(len(replicas))]
+				c.must(c.request(ctx, nc, "$JS.API.STREAM.PEER.REMOVE."+name, `{"peer":"`+n.Name+`"}`))
+				what += " " + name + " off " + n.Name + ","
+			}
+		}
+		select {
+		case <-time.After(time.Duration(random.IntN(200)) * time.Millisecond):
+		case <-ctx.Done():
+		}
+		victim := c.Nodes[random.IntN(len(c.Nodes))]
+		if random.IntN(2) == 0 {
+			victim = c.leader(ordersStream)
+		}
+		what = fmt.Sprintf("round %d:%s without %s", round, what, victim.Name)
+		c.must(victim.Kill())
+		l.publishProgress(what)
+		c.must(victim.Start())
+		l.progress(what + " that is back")
+		c.healthy()
+	}
 	l.finish()
 }
 

@@ -226,6 +226,12 @@ func (d *deliveries) note() {
 	d.times = append(d.times, time.Now())
 }
 
+func (d *deliveries) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.times)
+}
+
 // goOn returns the end of the first pause of more than a while in what came after a time, that time if there was none
 // for longer than a fail-over takes, and zero if the pause lasts.
 func (d *deliveries) goOn(after time.Time) (at time.Time) {

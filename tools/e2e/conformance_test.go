@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"millrace/tools/cluster"
 )
 
 // scenario is a sequence of calls whose answers two servers are compared by. It has an account to
@@ -60,6 +62,22 @@ func known() []difference {
 	}
 }
 
+// clusterKnown are the differences that stay between clusters, in which nats-server answers otherwise than alone. Ours
+// does not.
+func clusterKnown() []difference {
+	return append(known(),
+		difference{"stream/create", `^did_create = true$`, "nats-server's cluster does not tell"},
+		difference{"stream/list", `^(streams|total) = `, "a page beyond the end"},
+		difference{"consumer/list", `^(total|limit) = `, "a page beyond the end"},
+		difference{"consumer/list", `^(error\..*) = `, "nats-server's cluster lists the consumers of a stream that there is not"},
+		difference{"account/info", `^(storage|memory) = `, "nats-server counts what was there a moment ago"},
+		difference{"consumer/create", `^state\.consumer_count = `, "nats-server counts what was there a moment ago"},
+		difference{"advisory/stream", `.`, "two servers tell, in any order"},
+		difference{"client/pull", `^nats: (timeout|no responders available for request)$`,
+			"a pull from a consumer that was there a moment ago waits for its next leader, who might come"},
+	)
+}
+
 // maxScenarios is how many scenarios run at a time: most of their time is waiting.
 const maxScenarios = 16
 
@@ -68,17 +86,52 @@ const maxScenarios = 16
 // the version that the Makefile pins is built into the user's cache.
 func TestConformance(t *testing.T) {
 	all := scenarios()
-	var accounts strings.Builder
-	accounts.WriteString("accounts {\n")
-	for i := range all {
-		fmt.Fprintf(&accounts, "  S%d { jetstream: enabled, users: [ { user: u%d, password: p } ] }\n", i, i)
-	}
-	accounts.WriteString("}")
-	ours := startServer(t, accounts.String())
-	theirs := newServer(t, accounts.String())
+	accounts := "accounts {\n" + accountsOf(all) + "}"
+	ours := startServer(t, accounts)
+	theirs := newServer(t, accounts)
 	theirs.Program = peerProgram(t)
 	theirs.start()
+	used := conform(t, all, ours, theirs, known())
+	if isMillraced() && !t.Failed() && len(used) > 0 {
+		for _, d := range known() {
+			if !used[d.scenario+d.line] {
+				t.Errorf("known difference %q in %s is no difference any more", d.line, d.scenario)
+			}
+		}
+	}
+}
 
+// accountsOf is an account for each scenario, as in a configuration file.
+func accountsOf(all []scenario) string {
+	var b strings.Builder
+	for i := range all {
+		fmt.Fprintf(&b, "  S%d { jetstream: enabled, users: [ { user: u%d, password: p } ] }\n", i, i)
+	}
+	return b.String()
+}
+
+// TestClusterConformance is TestConformance at routers of two clusters.
+func TestClusterConformance(t *testing.T) {
+	long(t)
+	all := scenarios()
+	var at []*server
+	for _, program := range []string{serverPath, peerProgram(t)} {
+		c := makeCluster(t, 3, func(o *cluster.Options) {
+			o.Program, o.Routers = program, []string{program}
+			o.Accounts = accountsOf(all)
+			o.Lines = func(int) []string { return []string{"no_auth_user: u0"} } // of who looks whether it is formed
+		})
+		c.must(c.Start())
+		c.formed()
+		at = append(at, c.server(c.Routers()[0]))
+	}
+	conform(t, all, at[0], at[1], clusterKnown())
+}
+
+// conform plays scenarios at two servers and compares what clients see. It returns those of the known differences that
+// were met.
+func conform(t *testing.T, all []scenario, ours, theirs *server, known []difference) (used map[string]bool) {
+	t.Helper()
 	type result struct {
 		done         chan struct{}
 		ours, theirs *session
@@ -105,7 +158,7 @@ func TestConformance(t *testing.T) {
 	}
 	t.Cleanup(wg.Wait)
 
-	used := map[string]bool{}
+	used = map[string]bool{}
 	for i, sc := range all {
 		t.Run(sc.name, func(t *testing.T) {
 			r := &results[i]
@@ -115,24 +168,18 @@ func TestConformance(t *testing.T) {
 					t.Errorf("%s: stopped after %d records: %s", filepath.Base(x.server.Program), len(x.records), x.broken)
 				}
 			}
-			compare(t, sc.name, r.ours.records, r.theirs.records, used)
+			compare(t, sc.name, r.ours.records, r.theirs.records, known, used)
 		})
 	}
-	if isMillraced() && !t.Failed() && len(used) > 0 {
-		for _, d := range known() {
-			if !used[d.scenario+d.line] {
-				t.Errorf("known difference %q in %s is no difference any more", d.line, d.scenario)
-			}
-		}
-	}
+	return used
 }
 
 // compare reports the lines by which two recordings differ, unless all are known; used gets the known
 // ones that were met.
-func compare(t *testing.T, name string, ours, theirs []record, used map[string]bool) {
+func compare(t *testing.T, name string, ours, theirs []record, known []difference, used map[string]bool) {
 	t.Helper()
 	isKnown := func(line string) bool {
-		for _, d := range known() {
+		for _, d := range known {
 			if d.scenario == name && regexp.MustCompile(d.line).MatchString(line) {
 				used[d.scenario+d.line] = true
 				return true

@@ -23,6 +23,9 @@ func (r *route) sort(greeting []byte, preamble byte) (bool, error) {
 		return false, fmt.Errorf("send INFO: %w", err)
 	}
 	r.nc.SetReadDeadline(time.Now().Add(r.mesh.cfg.AuthTimeout))
+	if r.mesh.ctx.Err() != nil {
+		return false, ErrClosed // its end may have set a deadline before this one
+	}
 	first, err := r.peek()
 	if r.mesh.ctx.Err() != nil {
 		return false, ErrClosed

@@ -157,7 +157,8 @@ func (m *mesh) take(r *route) {
 	defer m.holding.Unlock()
 	m.waiting.Add(-int64(len(list)))
 	for _, p := range list {
-		if p.state.Load() == parcelOffered {
+		// One that is bound may be of a publish that has not got round to offering it.
+		if s := p.state.Load(); s == parcelOffered || s == parcelBound && len(p.message.reply) > 0 {
 			m.holdLocked(p.parcel)
 		}
 	}
@@ -276,12 +277,19 @@ func (m *mesh) tend(routes []*route, now time.Time) {
 	for _, p := range held {
 		p.expire(now)
 	}
+	m.forget(now)
+}
+
+// forget drops what is over.
+func (m *mesh) forget(now time.Time) {
 	m.holding.Lock()
 	defer m.holding.Unlock()
 	before := len(m.held) + len(m.gone)
 	m.held = slices.DeleteFunc(m.held, func(p *parcel) bool {
-		// One that has come since the last loop and wants an answer gets it the next time.
-		over := p.state.Load() != parcelOffered || !p.asks && now.Sub(p.since) >= holdTime
+		// One that has come since the last loop and wants an answer gets it the next time. One that is bound waits for
+		// a route that has ended, and is for nobody else.
+		state, old := p.state.Load(), now.Sub(p.since) >= holdTime
+		over := state != parcelOffered && (state != parcelBound || old) || state == parcelOffered && !p.asks && old
 		if over {
 			m.heldBytes -= p.bytes()
 		}

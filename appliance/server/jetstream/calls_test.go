@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
@@ -102,5 +103,37 @@ func TestLeaderThatIsAskedAndDeposed(t *testing.T) {
 		}
 		r.held(ringStream, false)
 		r.held(ringConsumer, false)
+	})
+}
+
+// Who leads the meta group no more takes nothing, and says so: the entry goes to the next one, within its time.
+func TestEntryGoesToTheNextLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &ring{T: t, space: &space{subs: map[int]spaceSub{}}, system: &space{subs: map[int]spaceSub{}}}
+		e := r.startNode(0).engine
+		defer func() {
+			e.cancel()
+			e.calls.stop()
+			e.lanes.close()
+			e.wg.Wait()
+		}()
+		asked, refusals := 0, 2
+		if _, err := e.calls.serve(leaderSubject(metaGroup), func([]byte) (any, *api.Error) {
+			if asked++; asked <= refusals {
+				return nil, api.ErrClusterNotLeader
+			}
+			return nil, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.catalog.submit(t.Context(), 0, []byte("entry")); err != nil || asked != 3 {
+			t.Errorf("%v after %d requests", err, asked)
+		}
+		refusals = 1 << 30
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := e.catalog.submit(ctx, 0, []byte("entry")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("without a leader: %v", err)
+		}
 	})
 }

@@ -265,12 +265,23 @@ func (c *catalog) do(e *meta.Entry) (meta.Effects, uint64, *api.Error) {
 	}
 }
 
-// submit hands an entry to the leader of the meta group.
+// submit hands an entry to the leader of the meta group. Who says that he is not that any more has taken nothing: the
+// next one is asked.
 func (c *catalog) submit(ctx context.Context, term uint64, data []byte) error {
 	if term != 0 {
 		return c.group.ProposeControl(term, data)
 	}
-	return c.engine.calls.call(ctx, leaderSubject(metaGroup), metaCall{data}, nil)
+	for {
+		err := c.engine.calls.call(ctx, leaderSubject(metaGroup), metaCall{data}, nil)
+		if !errors.Is(err, api.ErrClusterNotLeader) {
+			return err
+		}
+		select {
+		case <-time.After(retryLeader):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // metaCall is what another node asks of the leader of the meta group: to propose an entry, or if there is

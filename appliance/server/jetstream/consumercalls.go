@@ -130,6 +130,9 @@ func (s *Stream) takeConsumerCall(c *consumerEntry, body []byte) (any, *api.Erro
 	}
 	switch call.Kind {
 	case callConsumerInfo:
+		if !c.confirmed() {
+			return nil, api.ErrClusterNotAvail
+		}
 		return info, nil
 	case callConsumerPut:
 		return s.account.reply(&call, api.ConsumerCreateResponse{
@@ -218,6 +221,9 @@ func (r *request) named() (*Stream, *consumerEntry, *api.Error) {
 		return nil, nil, err
 	}
 	c, err := s.consumer(r.Call.Consumer)
+	if err != nil && s.awaitRead() != nil {
+		err = api.ErrClusterNotAvail // another node leads the stream, and may have it
+	}
 	return s, c, err
 }
 
@@ -241,7 +247,7 @@ func (r *request) sorted() ([]*consumerEntry, api.ConsumersRequest, *api.Error) 
 	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return nil, q, err
 	}
-	s, err := r.stream()
+	s, err := r.current()
 	if err != nil {
 		return nil, q, err
 	}
@@ -286,7 +292,7 @@ func (r *request) consumerList() (any, *api.Error) {
 
 // consumerInfo asks the leader of a consumer; nil if there is none that answers.
 func (a *account) consumerInfo(ctx context.Context, c *consumerEntry) *api.ConsumerInfo {
-	if c.leads() {
+	if c.leads() && c.confirmed() {
 		return c.Info()
 	}
 	var info api.ConsumerInfo

@@ -164,51 +164,6 @@ func (s *Stream) startConsumer(mc meta.Consumer, spec GroupSpec) error {
 	return nil
 }
 
-// startEphemeral starts a consumer that only this node knows, as long as it leads the stream. One without a
-// name gets one. The info is that of its start.
-func (s *Stream) startEphemeral(cfg api.ConsumerConfig, created time.Time) (*api.ConsumerInfo, *api.Error) {
-	c := s.newConsumer(0, cfg, created)
-	conf := c.deliveryConfig(cfg)
-	conf.Settled = s.settled
-	d, err := delivery.New(conf)
-	if err != nil {
-		return nil, api.ErrConsumerCreateF(err.Error())
-	}
-	d.Retain(s.retains())
-	c.led.Store(d)
-	c.serving = true
-	s.mu.Lock()
-	serving, taken := s.serving, s.consumers[c.name] != nil
-	if serving && !taken {
-		s.enterLocked(c)
-	}
-	s.mu.Unlock()
-	switch {
-	case !serving:
-		return nil, api.ErrClusterNotAvail
-	case taken:
-		return nil, api.ErrConsumerNameExist
-	}
-	info, err := d.Start()
-	if err != nil {
-		s.forgetConsumer(c)
-		c.end((*delivery.Consumer).Abandon)
-		return nil, api.ErrConsumerCreateF(err.Error())
-	}
-	return c.shown(info), nil
-}
-
-// endEphemerals ends the consumers that only this node knows, which leads the stream no more.
-func (s *Stream) endEphemerals() {
-	for _, c := range s.allConsumers() {
-		if c.id == 0 {
-			s.forgetConsumer(c)
-			c.end((*delivery.Consumer).Abandon)
-			s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
-		}
-	}
-}
-
 // dropOthers ends durable consumers that are not listed.
 func (s *Stream) dropOthers(list []meta.Consumer) {
 	for _, c := range s.allConsumers() {

@@ -70,16 +70,48 @@ func TestDeposedLeaderAnswersNothingOld(t *testing.T) {
 				"get":           ask(api.Call{}, `{"seq":2}`, (*request).msgGet),
 				"delete":        ask(api.Call{}, `{"seq":3}`, (*request).msgDelete),
 				"consumer info": ask(api.Call{}, "", (*request).consumerInfo),
+				"consumers":     ask(api.Call{}, "", (*request).consumerNames),
+				"consumer list": ask(api.Call{}, "", (*request).consumerList),
 			} {
 				if old := err == nil || err.ErrCode != api.ErrClusterNotAvail.ErrCode; old != !deposed {
 					r.Errorf("%s: %v, deposed %t", name, err, deposed)
 				}
 			}
 		}
+		if _, err := (&request{Call: api.Call{Stream: "S", Consumer: "new"}, account: r.nodes[0].engine.accounts["A"]}).consumerInfo(); err == nil ||
+			err.ErrCode != api.ErrClusterNotAvail.ErrCode {
+			r.Errorf("a consumer that another node may have: %v", err)
+		}
 		for _, id := range []uint64{ringStream, ringConsumer} {
 			r.groups[id].replicas[0].machine.Lead(1, false)
 		}
 		synctest.Wait()
+	})
+}
+
+// Who leads the meta group no more, and does not know it, tells nothing of the catalogue, and not that there is no such
+// stream.
+func TestDeposedMetaLeaderTellsNothingOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, newDisk())
+		defer s.engine.Close()
+		s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+		for _, deposed := range []bool{false, true} {
+			var err *api.Error
+			if deposed {
+				s.disk.mu.Lock()
+				s.disk.lease, err = ErrNotLeader, api.ErrClusterNotAvail
+				s.disk.mu.Unlock()
+			}
+			s.call("STREAM.NAMES", nil, err)
+			s.call("STREAM.LIST", nil, err)
+			s.call("INFO", nil, err)
+			if !deposed {
+				err = api.ErrStreamNotFound
+			}
+			s.call("STREAM.INFO.T", nil, err)
+			s.call("STREAM.PURGE.T", nil, err)
+		}
 	})
 }
 

@@ -92,6 +92,9 @@ type Config struct {
 	Domain string
 	// MaxStore and MaxMemory are the bytes that streams may hold; 0: no limit.
 	MaxStore, MaxMemory int64
+	// DiskRoom returns the bytes that the disks of this node have for streams, with those in use; false: that is not
+	// known. nil: it never is.
+	DiskRoom func() (bytes int64, known bool)
 	// IndexCache is how many bytes of the streams' message indexes are kept at hand; 0: 64 MiB.
 	IndexCache int
 	// Limits bounds what streams and consumers may ask for; Account is filled in per account.
@@ -111,6 +114,7 @@ type Engine struct {
 	accounts map[string]*account
 	lanes    lanes
 	used     usage
+	sending  atomic.Int64 // streams whose consumers in memory, or publishers, are sent to other nodes at the moment
 	wg       sync.WaitGroup
 
 	members   members

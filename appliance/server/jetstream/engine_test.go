@@ -45,7 +45,7 @@ func TestStreamAcknowledgesAfterCommitOnly(t *testing.T) {
 		s.bus.Publish("S.a", fmt.Sprintf("ack.%d", i), nil, []byte("x"))
 	}
 	s.bus.Publish("S.a", "ack.x", header(stream.HeaderExpectedLastSeq, "9"), nil)
-	if got, want := acks.take(), []string{`{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 5"},"stream":"S","seq":0}`}; !slices.Equal(got, want) {
+	if got := acks.take(); len(got) > 0 { // nor is anybody refused by what may never be stored
 		t.Fatalf("before the commit: %q", got)
 	}
 	s.disk.release()
@@ -53,6 +53,7 @@ func TestStreamAcknowledgesAfterCommitOnly(t *testing.T) {
 	for i := range 5 {
 		want = append(want, fmt.Sprintf(`{"stream":"S","seq":%d}`, i+1))
 	}
+	want = append(want, `{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 5"},"stream":"S","seq":0}`)
 	if got := acks.take(); !slices.Equal(got, want) {
 		t.Errorf("acks %q", got)
 	}

@@ -32,6 +32,7 @@ type disk struct {
 	refuse error                        // proposals are refused
 	noRoom bool                         // no other group is started
 	takes  []uint64                     // groups that take them nevertheless
+	lease  error                        // of what may be read
 }
 
 // stored is a snapshot of a group's machine.
@@ -224,7 +225,12 @@ func (g *diskGroup) Propose(_ uint64, entry []byte) error {
 
 func (g *diskGroup) ProposeControl(term uint64, entry []byte) error { return g.Propose(term, entry) }
 
-func (g *diskGroup) LeaseRead(done func(error)) { done(nil) }
+func (g *diskGroup) LeaseRead(done func(error)) {
+	g.disk.mu.Lock()
+	err := g.disk.lease
+	g.disk.mu.Unlock()
+	done(err)
+}
 
 func (g *diskGroup) Leader() (replica, term uint64) { return 1, diskTerm }
 

@@ -166,7 +166,9 @@ func TestStreamPurgesAheadUnderLoad(t *testing.T) {
 	s.bus.Publish("S.a", "ack", nil, nil) // in flight
 	s.bus.Publish("S.a", "ack", nil, nil) // in the open batch
 	done := make(chan *api.Error, 1)
-	st.proposeAhead(stream.EncodePurge(time.Now(), stream.Purge{Seq: 1000}), 1000, func(_ stream.Effects, err *api.Error) { done <- err })
+	purge := purging(time.Now(), stream.Purge{Seq: 1000})
+	purge.ahead = 1000
+	st.propose(purge, func(_ stream.Effects, err *api.Error) { done <- err })
 	s.bus.Publish("S.a", "ack", nil, nil) // after it
 	s.disk.release()
 	if err := <-done; err != nil {
@@ -244,6 +246,47 @@ func TestConsumersStartWhileTheirStreamIsDeleted(t *testing.T) {
 			t.Fatalf("%d consumers live on after their stream was deleted", n)
 		}
 	}
+}
+
+// slowBus subscribes to one subject only when it may.
+type slowBus struct {
+	*space
+	subject string
+	asked   chan struct{}
+	may     chan struct{}
+}
+
+func (b slowBus) Subscribe(subj, queue string, fn func(Msg)) (func(), error) {
+	if subj == b.subject {
+		close(b.asked)
+		<-b.may
+	}
+	return b.space.Subscribe(subj, queue, fn)
+}
+
+// Who is told that a stream was updated can publish to its new subjects.
+func TestStreamUpdateIsAnsweredWhenItIsInForce(t *testing.T) {
+	slow := slowBus{subject: "other", asked: make(chan struct{}), may: make(chan struct{})}
+	s := newServerWith(t, newDisk(), func(c *Config) {
+		bus := c.Bus
+		c.Bus = func(account string) Bus { slow.space = bus(account).(*space); return slow }
+	})
+	defer s.engine.Close()
+	s.call("STREAM.CREATE.S", streamConfig("S"), nil)
+	updated := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		s.call("STREAM.UPDATE.S", streamConfig("S", func(c *api.StreamConfig) { c.Subjects = []string{"other"} }), nil)
+		close(updated)
+	})
+	<-slow.asked
+	select {
+	case <-updated:
+		t.Error("answered before it takes messages of the new subject")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(slow.may)
+	wg.Wait()
 }
 
 // An update leaves subjects that stay alone: no message is stored twice or missed meanwhile.

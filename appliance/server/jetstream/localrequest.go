@@ -52,7 +52,7 @@ func (l *Local) try(ctx context.Context, parsed *api.Call, call string, body []b
 	a := l.a
 	answered := make(chan []byte, 1)
 	if v := a.responsible(parsed); v.mine && v.refusal == nil {
-		r := &request{Call: *parsed, account: a, body: body, answer: func(b []byte) { answered <- b }}
+		r := &request{Call: *parsed, account: a, verdict: v, body: body, answer: func(b []byte) { answered <- b }}
 		r.serve()
 		select {
 		case b := <-answered:

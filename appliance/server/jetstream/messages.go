@@ -122,7 +122,7 @@ func (r *request) msgDelete() (any, *api.Error) {
 	case !stored:
 		return nil, api.ErrSequenceNotFoundF(d.Seq)
 	}
-	if _, err := s.do(stream.EncodeRemove(s.now(), stream.Remove{Seqs: []uint64{d.Seq}})); err != nil {
+	if _, err := s.do(removing(s.now(), stream.Remove{Seqs: []uint64{d.Seq}})); err != nil {
 		return nil, err
 	}
 	return api.MsgDeleteResponse{Response: r.ok(), Success: true}, nil

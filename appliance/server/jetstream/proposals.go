@@ -20,6 +20,13 @@ type ack struct {
 type acks struct {
 	list    []ack
 	replies []byte
+	refused []refused
+}
+
+// refused is a publish that was refused by what is in flight: the refusal is true when that is applied.
+type refused struct {
+	reply string
+	body  []byte
 }
 
 func (a *acks) add(reply []byte, v stream.Verdict) {
@@ -37,8 +44,24 @@ type proposal struct {
 	messages bool
 	acks     acks                                    // of a batch of messages
 	done     func(fx stream.Effects, err *api.Error) // of anything else; may be nil
+	leaves   *stream.Leaving                         // what anything else takes out of the stream; nil: nothing
 	ahead    uint64                                  // a purge that may move the stream's sequences on: they go on here
 	before   uint64                                  // the last sequence given out before it
+}
+
+// purging returns the proposal of a purge.
+func purging(now time.Time, p stream.Purge) *proposal {
+	return &proposal{entry: stream.EncodePurge(now, p), leaves: &stream.Leaving{Purge: &p}}
+}
+
+// removing returns the proposal of removals.
+func removing(now time.Time, r stream.Remove) *proposal {
+	return &proposal{entry: stream.EncodeRemove(now, r), leaves: &stream.Leaving{Remove: &r}}
+}
+
+// configuring returns the proposal of a configuration.
+func configuring(now time.Time, cfg any) *proposal {
+	return &proposal{entry: stream.EncodeConfig(now, cfg), leaves: &stream.Leaving{Any: true}}
 }
 
 // maxOpenBytes is the size at which an open batch is proposed although others are in flight.
@@ -74,13 +97,17 @@ func (s *Stream) nextLocked() *proposal {
 		if p.ahead > 0 { // the open batch is empty: sequences given out from here on come after the purge
 			p.before = s.admission.Skip(p.ahead)
 		}
+		if p.leaves != nil {
+			s.admission.Leave(*p.leaves)
+		}
 		return p
 	}
 	if len(s.removals.Seqs) > 0 && !s.removing {
 		s.removing = true
 		n := min(len(s.removals.Seqs), maxRemovals)
 		seqs := s.removals.Seqs[:n:n]
-		p := &proposal{entry: stream.EncodeRemove(s.now(), stream.Remove{Seqs: seqs})}
+		p := removing(s.now(), stream.Remove{Seqs: seqs})
+		s.admission.Leave(*p.leaves)
 		p.done = func(_ stream.Effects, err *api.Error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -129,10 +156,12 @@ func (s *Stream) pump() {
 		err := propose(term, entry)
 		s.mu.Lock()
 		if err != nil {
-			if tell := s.refuseLocked(p, err); tell != nil {
-				s.mu.Unlock()
-				tell()
-				s.mu.Lock()
+			for _, tell := range []func(){s.refuseLocked(p, err), s.resumeLocked()} {
+				if tell != nil {
+					s.mu.Unlock()
+					tell()
+					s.mu.Lock()
+				}
 			}
 		}
 	}
@@ -158,44 +187,45 @@ func (s *Stream) refuseLocked(p *proposal, err error) (tell func()) {
 		s.log.Error("stream stores nothing", "stream", s.name, "account", s.account.name, "error", err)
 	}
 	if !p.messages {
-		var refused acks
+		refused := []acks{p.acks}
 		if p.ahead > 0 && s.admission != nil {
-			refused, s.open = s.open, acks{}
+			refused = append(refused, s.open)
+			s.open = acks{}
 			s.admission.Unskip(p.before)
 		}
-		if p.done == nil {
-			return nil
+		if p.leaves != nil && s.admission != nil {
+			s.admission.Stay()
 		}
-		if away {
-			return func() { p.done(stream.Effects{}, api.ErrClusterNotAvail) }
-		}
-		reply := s.refusal(api.ErrStreamStoreFailedF(err.Error()))
-		return func() {
-			s.refuseAll(refused, reply)
-			p.done(stream.Effects{}, api.ErrStreamStoreFailedF(err.Error()))
-		}
+		return s.refusalsOf(refused, p.done, err)
 	}
 	refused := []acks{p.acks, s.open}
 	s.open = acks{}
 	s.admission.Retract()
-	if away { // the next leader may have got the message too: a refusal would make the client send it again
-		return nil
+	return s.refusalsOf(refused, nil, err)
+}
+
+// refusalsOf returns what tells those who wait for what the group has refused.
+func (s *Stream) refusalsOf(list []acks, done func(stream.Effects, *api.Error), err error) (tell func()) {
+	no := api.ErrStreamStoreFailedF(err.Error())
+	if errors.Is(err, ErrNotLeader) {
+		no = api.ErrClusterNotAvail
+		list = nil // the next leader may have got the message too: a refusal would make the client send it again
 	}
-	reply := s.refusal(api.ErrStreamStoreFailedF(err.Error()))
+	reply := s.refusal(no)
 	return func() {
-		for _, a := range refused {
+		for _, a := range list {
 			s.refuseAll(a, reply)
+		}
+		if done != nil {
+			done(stream.Effects{}, no)
 		}
 	}
 }
 
 // propose queues an entry behind what is in flight; done is called after it is applied, without
 // locks held, and must not block.
-func (s *Stream) propose(entry []byte, done func(fx stream.Effects, err *api.Error)) {
-	s.proposeAhead(entry, 0, done)
-}
-
-func (s *Stream) proposeAhead(entry []byte, ahead uint64, done func(fx stream.Effects, err *api.Error)) {
+func (s *Stream) propose(p *proposal, done func(fx stream.Effects, err *api.Error)) {
+	p.done = done
 	s.mu.Lock()
 	var refusal *api.Error
 	switch {
@@ -204,7 +234,7 @@ func (s *Stream) proposeAhead(entry []byte, ahead uint64, done func(fx stream.Ef
 	case s.term == 0:
 		refusal = api.ErrClusterNotAvail
 	default:
-		s.queue = append(s.queue, &proposal{entry: entry, ahead: ahead, done: done})
+		s.queue = append(s.queue, p)
 	}
 	s.mu.Unlock()
 	if refusal != nil {
@@ -217,15 +247,13 @@ func (s *Stream) proposeAhead(entry []byte, ahead uint64, done func(fx stream.Ef
 }
 
 // do proposes an entry and waits until it is applied.
-func (s *Stream) do(entry []byte) (stream.Effects, *api.Error) { return s.doAhead(entry, 0) }
-
-func (s *Stream) doAhead(entry []byte, ahead uint64) (stream.Effects, *api.Error) {
+func (s *Stream) do(p *proposal) (stream.Effects, *api.Error) {
 	type result struct {
 		fx  stream.Effects
 		err *api.Error
 	}
 	ch := make(chan result, 1)
-	s.proposeAhead(entry, ahead, func(fx stream.Effects, err *api.Error) { ch <- result{fx, err} })
+	s.propose(p, func(fx stream.Effects, err *api.Error) { ch <- result{fx, err} })
 	r := <-ch
 	return r.fx, r.err
 }
@@ -271,9 +299,13 @@ func (s *Stream) apply(index uint64, entry []byte) {
 			s.admission.Applied()
 		} else if s.admission != nil {
 			s.admission.Moved()
+			if p.leaves != nil {
+				s.admission.Left()
+			}
 		}
 	}
 	live := s.admission != nil
+	tell := s.resumeLocked()
 	if live {
 		if s.refusing {
 			s.refusing = false
@@ -297,6 +329,9 @@ func (s *Stream) apply(index uint64, entry []byte) {
 		return
 	}
 	s.pump() // before the acks leave, so that the next batch is on its way to the disk meanwhile
+	if tell != nil {
+		tell()
+	}
 	switch {
 	case p == nil:
 	case err != nil && p.messages: // the group has stored it, though this replica cannot show it: nothing is true
@@ -306,9 +341,14 @@ func (s *Stream) apply(index uint64, entry []byte) {
 		}
 	case p.messages:
 		s.acknowledge(&p.acks)
-	case p.done != nil:
-		p.done(fx, nil)
-		s.pump()
+	default:
+		if len(p.acks.refused) > 0 {
+			s.acknowledge(&p.acks)
+		}
+		if p.done != nil {
+			p.done(fx, nil)
+			s.pump()
+		}
 	}
 	s.notify(index, entry, fx)
 	if p != nil && p.messages {

@@ -415,7 +415,7 @@ func TestConsumerReplicaThatStartsNeedsEverything(t *testing.T) {
 	})
 }
 
-// Ephemeral consumers end with the leadership of the stream.
+// Ephemeral consumers of a stream that keeps messages for its consumers end with the leadership of the stream.
 func TestEphemeralsEndWithTheLeadership(t *testing.T) {
 	inRing(t, api.InterestPolicy, func(r *ring) {
 		cfg := api.ConsumerConfig{Name: "C", AckPolicy: api.AckExplicit, AckWait: time.Minute, MaxWaiting: 512,
@@ -442,7 +442,7 @@ func TestEphemeralsEndWithTheLeadership(t *testing.T) {
 			r.Errorf("stored %s, want 2", s)
 		}
 		r.elect(ringStream, 1, 0)
-		if s := seqs(in.take()); s != "409 Leadership Change" {
+		if s := seqs(in.take()); s != "409 Consumer Deleted" {
 			r.Errorf("told %q", s)
 		}
 		if _, err := r.nodes[0].stream.consumer("C"); err == nil {

@@ -12,7 +12,8 @@ import (
 // request is one API request, owned.
 type request struct {
 	api.Call
-	account      *account
+	account *account
+	verdict
 	reply        string // of a direct get
 	answer       func(body []byte)
 	header, body []byte
@@ -31,7 +32,7 @@ func (a *account) request(m Msg) {
 	}
 	reply := string(m.Reply)
 	r := &request{
-		Call: call, account: a, reply: reply, answer: func(body []byte) { a.bus.Publish(reply, "", nil, body) },
+		Call: call, account: a, verdict: v, reply: reply, answer: func(body []byte) { a.bus.Publish(reply, "", nil, body) },
 		header: append([]byte(nil), m.Header...), body: append([]byte(nil), m.Data...),
 	}
 	if v.await != 0 {
@@ -47,8 +48,6 @@ func (a *account) request(m Msg) {
 		r.respond(api.Response{Type: call.Type, Error: api.ErrInsufficientResources})
 	case v.leaderless:
 		r.refuse()
-	case v.refusal != nil:
-		a.engine.work(requests, func() { r.fail(v.refusal) })
 	default:
 		a.engine.work(requests, r.serve)
 	}
@@ -84,9 +83,18 @@ func (r *request) await(subject string, group uint64) {
 	})
 }
 
+// serve answers the request.
 func (r *request) serve() {
 	if r.Verb == api.VerbDirectGet {
 		r.directGet()
+		return
+	}
+	// Another node may lead the meta group, and know more, before this one hears of it.
+	if r.asMeta && leaseRead(r.account.engine.catalog.group) != nil {
+		r.refusal = api.ErrClusterNotAvail
+	}
+	if r.refusal != nil {
+		r.fail(r.refusal)
 		return
 	}
 	if !api.LevelServed(string(wire.Header(r.header, stream.HeaderRequiredAPILevel))) {

@@ -33,6 +33,7 @@ func scopeOf(c *api.Call) scope {
 // verdict is who answers a request.
 type verdict struct {
 	mine       bool       // this node does
+	asMeta     bool       // by the catalogue, as the leader of the meta group
 	refusal    *api.Error // all that there is to say
 	leaderless bool       // nobody does, if that lasts: the meta group has no leader
 	await      uint64     // the group whose leader will answer, when there is one again; 0: none
@@ -58,14 +59,14 @@ func (a *account) responsible(call *api.Call) verdict {
 		return verdict{leaderless: c.leaderless()}
 	}
 	if kind == scopeMeta {
-		return verdict{mine: true}
+		return verdict{mine: true, asMeta: true}
 	}
 	ms, ok := c.stream(a.name, call.Stream)
 	if !ok || a.offlineHere(call.Stream, &ms) {
-		return verdict{mine: true} // says that it does not exist, or why it cannot be served
+		return verdict{mine: true, asMeta: true} // says that it does not exist, or why it cannot be served
 	}
 	if c.lost(a.name, call.Stream) {
-		return verdict{mine: true, refusal: api.ErrStreamOfflineReasonF(errLost.Error())}
+		return verdict{mine: true, asMeta: true, refusal: api.ErrStreamOfflineReasonF(errLost.Error())}
 	}
 	if a.engine.calls.led(ms.Group.ID) {
 		return verdict{}

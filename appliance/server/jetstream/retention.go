@@ -127,12 +127,12 @@ func (s *Stream) retain() {
 	const entry = 1 << 14 // removals
 	seqs := s.unneeded(s.doubtful())
 	for len(seqs) > entry {
-		s.propose(stream.EncodeRemove(s.now(), stream.Remove{Seqs: seqs[:entry]}), nil)
+		s.propose(removing(s.now(), stream.Remove{Seqs: seqs[:entry]}), nil)
 		seqs = seqs[entry:]
 	}
 	if len(seqs) == 0 {
 		kept(stream.Effects{}, nil)
 		return
 	}
-	s.propose(stream.EncodeRemove(s.now(), stream.Remove{Seqs: seqs}), kept)
+	s.propose(removing(s.now(), stream.Remove{Seqs: seqs}), kept)
 }

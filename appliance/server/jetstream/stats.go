@@ -15,7 +15,8 @@ const (
 	statsAskSubject = "$MILLRACE.STATS.ASK" // all nodes are to tell
 )
 
-// nodeStat is the room of one node: what it may hold less what is in use, in bytes.
+// nodeStat is the room of one node, in bytes: what it may hold, and its disks can, less what is in use or reserved by
+// the max_bytes of its streams, whichever is more.
 type nodeStat struct {
 	Node       uint64 `json:"node"`
 	StoreFree  int64  `json:"store_free"`
@@ -38,18 +39,27 @@ type nodeStats struct {
 	told time.Time // when
 }
 
-// stat returns this node's room. Without a limit it is what the limit could be at most.
+// stat returns this node's room. Without any limit it is what the limit could be at most. What the disks have is told in
+// steps of tellChange: it changes all the time.
 func (e *Engine) stat() nodeStat {
-	free := func(most, used int64) int64 {
+	store, memory := e.reserved()
+	store, memory = max(store, e.used.file.Load()), max(memory, e.used.memory.Load())
+	limit := func(most int64) int64 {
 		if most <= 0 {
-			return meta.UnknownRoom - used
+			return meta.UnknownRoom
 		}
-		return max(0, most-used)
+		return most
+	}
+	most := limit(e.cfg.MaxStore)
+	if e.cfg.Cluster != "" && e.cfg.DiskRoom != nil { // alone, the only place is the best one
+		if room, known := e.cfg.DiskRoom(); known {
+			most = min(most, room/tellChange*tellChange)
+		}
 	}
 	return nodeStat{
 		Node:       e.cfg.Node,
-		StoreFree:  free(e.cfg.MaxStore, e.used.file.Load()),
-		MemoryFree: free(e.cfg.MaxMemory, e.used.memory.Load()),
+		StoreFree:  max(0, most-store),
+		MemoryFree: max(0, limit(e.cfg.MaxMemory)-memory),
 	}
 }
 

@@ -49,7 +49,7 @@ func (r *request) stepDown(a *asset) (any, *api.Error) {
 	if !several {
 		return done, nil
 	}
-	if err := r.handOver(a.group, a.spec.Replica); err != nil {
+	if err := r.handOver(a.group, a.spec.Replica, a.replica()); err != nil {
 		return nil, err
 	}
 	return done, nil
@@ -58,26 +58,39 @@ func (r *request) stepDown(a *asset) (any, *api.Error) {
 // metaStepDown hands over the leadership of the meta group.
 func (r *request) metaStepDown() (any, *api.Error) {
 	e := r.account.engine
-	if err := r.handOver(e.catalog.group, e.cfg.Replica); err != nil {
+	if err := r.handOver(e.catalog.group, e.cfg.Replica, nil); err != nil {
 		return nil, err
 	}
 	return api.SuccessResponse{Response: r.ok(), Success: true}, nil
 }
 
 // handOver gives the leadership of a group to whom the request asks for.
-func (r *request) handOver(group Group, self uint64) *api.Error {
+func (r *request) handOver(group Group, self uint64, s *Stream) *api.Error {
 	var q api.StepDownRequest
 	if err := api.DecodeOptional(r.body, &q); err != nil {
 		return err
 	}
-	return r.account.engine.handOver(group, self, q.Placement)
+	e := r.account.engine
+	err := e.handOver(e.ctx, group, self, s, q.Placement)
+	if err != nil && err.ErrCode == api.ErrClusterNotLeader.ErrCode {
+		return api.ErrClusterNotAvail // another node leads, and has the request too: who tries again finds it
+	}
+	return err
 }
 
 // handOver gives the leadership of a group to another replica, and waits until that leads, so that who asks next
 // does not meet the old leader. What the group gives up, because the other one did not know yet that it is a
-// voter or was away, is tried again.
-func (e *Engine) handOver(group Group, self uint64, p *api.Placement) *api.Error {
-	ctx, cancel := context.WithTimeout(e.ctx, handOverWait)
+// voter or was away, is tried again. s is the stream of the group, nil if that is another one.
+func (e *Engine) handOver(ctx context.Context, group Group, self uint64, s *Stream, p *api.Placement) *api.Error {
+	err := e.transfer(ctx, group, self, s, p)
+	if err != nil && s != nil {
+		s.goOn()
+	}
+	return err
+}
+
+func (e *Engine) transfer(ctx context.Context, group Group, self uint64, stream *Stream, p *api.Placement) *api.Error {
+	ctx, cancel := context.WithTimeout(ctx, handOverWait)
 	defer cancel()
 	const every = 5 * time.Millisecond
 	look := time.NewTicker(every)
@@ -98,6 +111,9 @@ func (e *Engine) handOver(group Group, self uint64, p *api.Placement) *api.Error
 			to, no := e.heir(membershipState(&s, self), p)
 			if no == nil {
 				begun = true
+				if stream != nil {
+					stream.quiesce(ctx)
+				}
 				group.TransferLeader(to)
 			} else {
 				refusal = no
@@ -141,7 +157,7 @@ func (e *Engine) leave(a *asset, why string, again time.Duration) {
 		e.members.mu.Unlock()
 		err := api.ErrClusterNoPeersF("there is no other replica")
 		if several {
-			err = e.handOver(a.group, a.spec.Replica, nil)
+			err = e.handOver(e.ctx, a.group, a.spec.Replica, a.replica(), nil)
 		}
 		if err == nil {
 			e.cfg.Logger.Warn("leadership handed over: "+why, "account", a.account.name, "stream", a.stream, "consumer", a.consumer)
@@ -160,6 +176,14 @@ func (e *Engine) leave(a *asset, why string, again time.Duration) {
 			})
 		}
 	})
+}
+
+// replica returns the stream of which this is the group, nil for a consumer.
+func (a *asset) replica() *Stream {
+	if a.consumer != "" {
+		return nil
+	}
+	return a.account.local(a.stream)
 }
 
 // heir chooses who leads next. Only who has caught up can.

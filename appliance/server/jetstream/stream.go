@@ -49,34 +49,41 @@ type Stream struct {
 	unsure   atomic.Int64 // refusals that wait for the leadership to be confirmed
 
 	// mu guards what follows. It is never held over a call to the group, the bus or a consumer.
-	mu         sync.RWMutex
-	group      Group // nil before start returns
-	machine    *stream.Machine
-	applied    uint64            // entry
-	assigned   *meta.Stream      // what the catalogue says; nil until its consumers are known, too
-	term       uint64            // in which this replica leads; 0: it does not
-	serving    bool              // it leads and takes publishes
-	known      bool              // the catalogue's word here is not older than the term
-	since      time.Time         // when it began to lead
-	admission  *stream.Admission // of the leader; nil: none
-	open       acks              // of the open batch
-	spare      []acks
-	inflight   []*proposal // given to the group; oldest first
-	queue      []*proposal // not yet given to the group
-	removals   stream.Remove
-	removing   bool
-	pumping    bool
-	stopped    bool
-	freed      uint64        // bytes removed since a snapshot was asked for
-	refusing   bool          // the group refused the last entry
-	failed     error         // the log holds what cannot be applied
-	kept       api.Retention // by which what need not be kept was removed last
-	consumers  map[string]*consumerEntry
-	audience   audience          // of consumers
-	subscribed map[string]func() // ends the subscription to a subject
-	expiry     *time.Timer
-	expiryAge  time.Duration  // max_age when expiry was set
-	transform  *api.Transform // nil: subjects stay as they are
+	mu        sync.RWMutex
+	group     Group // nil before start returns
+	machine   *stream.Machine
+	applied   uint64            // entry
+	assigned  *meta.Stream      // what the catalogue says; nil until its consumers are known, too
+	term      uint64            // in which this replica leads; 0: it does not
+	serving   bool              // it leads and takes publishes
+	known     bool              // the catalogue's word here is not older than the term
+	since     time.Time         // when it began to lead
+	admission *stream.Admission // of the leader; nil: none
+	open      acks              // of the open batch
+	delayed   []delayed         // publishes that cannot be admitted yet, in order
+
+	delayedBytes int
+	leaving      bool // no publish is admitted: the leadership is being handed over
+	sure         int  // of delayed, that no other leader has got
+	returning    bool // publishers are about to be told that it is led elsewhere
+	spare        []acks
+	inflight     []*proposal // given to the group; oldest first
+	queue        []*proposal // not yet given to the group
+	removals     stream.Remove
+	removing     bool
+	pumping      bool
+	stopped      bool
+	freed        uint64        // bytes removed since a snapshot was asked for
+	refusing     bool          // the group refused the last entry
+	failed       error         // the log holds what cannot be applied
+	kept         api.Retention // by which what need not be kept was removed last
+	consumers    map[string]*consumerEntry
+	audience     audience          // of consumers
+	subscribed   map[string]func() // ends the subscription to a subject
+	inForce      api.StreamConfig  // by which it has subscribed
+	expiry       *time.Timer
+	expiryAge    time.Duration  // max_age when expiry was set
+	transform    *api.Transform // nil: subjects stay as they are
 }
 
 func newStream(a *account, ms meta.Stream, spec GroupSpec) *Stream {
@@ -140,6 +147,9 @@ func (s *Stream) lead(term uint64, ready bool) {
 	s.mu.Lock()
 	waiting := append(s.inflight, s.queue...)
 	s.inflight, s.queue, s.open = nil, nil, acks{}
+	left, sure := s.delayed, s.sure
+	s.returning = s.returning || len(left) > 0
+	s.delayed, s.delayedBytes, s.leaving, s.sure = nil, 0, false, 0
 	s.removals, s.removing, s.refusing = stream.Remove{}, false, false
 	s.term, s.serving, s.admission, s.known = 0, false, nil, false
 	if ready && s.failed == nil && !s.stopped {
@@ -157,6 +167,7 @@ func (s *Stream) lead(term uint64, ready bool) {
 				p.done(stream.Effects{}, api.ErrClusterNotAvail)
 			}
 		}
+		s.sendBack(left, sure)
 		s.settle()
 		s.learn()
 	})
@@ -199,13 +210,13 @@ func (s *Stream) settle() {
 	case stopped:
 	case term == 0:
 		s.unsubscribe()
-		s.endEphemerals()
+		s.leaveEphemerals()
 	case ms == nil:
 	case !stale && !config.Equal(ms.Config):
 		if !serving {
 			s.unsubscribe()
 		}
-		s.propose(stream.EncodeConfig(s.now(), ms.Config), func(_ stream.Effects, err *api.Error) {
+		s.propose(configuring(s.now(), ms.Config), func(_ stream.Effects, err *api.Error) {
 			if err == nil {
 				s.jobs.add(func() { s.serve(term) })
 				return
@@ -266,7 +277,7 @@ func (s *Stream) now() time.Time { return time.Now() }
 func (s *Stream) unsubscribe() {
 	s.mu.Lock()
 	subscribed := s.subscribed
-	s.subscribed = nil
+	s.subscribed, s.inForce = nil, api.StreamConfig{}
 	if s.expiry != nil {
 		s.expiry.Stop()
 		s.expiry = nil
@@ -326,6 +337,9 @@ func (s *Stream) subscribe() error {
 	}
 	s.mu.Lock()
 	s.subscribed = now
+	if err == nil {
+		s.inForce = cfg
+	}
 	s.mu.Unlock()
 	return err
 }
@@ -339,80 +353,15 @@ func (s *Stream) transformLocked(cfg *api.StreamConfig) (err error) {
 	return err
 }
 
-// publish takes a message that a client has sent to one of the stream's subjects. It runs on the
-// publisher's goroutine and borrows m.
-func (s *Stream) publish(m Msg) {
-	s.mu.Lock()
-	var err *api.Error
-	var v stream.Verdict
-	switch {
-	case s.stopped || s.admission == nil: // whoever leads gets it too
-		s.mu.Unlock()
-		return
-	case s.failed != nil:
-		err = api.ErrStreamStoreFailedF(s.failed.Error())
-	case s.admission.Pending() > maxInFlightBytes:
-		err = api.ErrStreamTooManyRequests
-	default:
-		if err = s.account.full(s.storage); err != nil {
-			break
-		}
-		subj := m.Subject
-		if s.transform != nil {
-			if mapped, ok := s.transform.Apply(string(subj)); ok {
-				subj = []byte(mapped)
-			}
-		}
-		v, err = s.admission.Admit(s.now(), stream.Publish{Subject: subj, Header: m.Header, Data: m.Data})
-	}
-	reply := m.Reply
-	if s.machine.Config().NoAck {
-		reply = nil
-	}
-	stored := false
-	if err == nil {
-		if _, last := s.machine.Bounds(); v.Duplicate && v.Seq <= last {
-			stored = true
-		} else {
-			s.awaitLocked(reply, v)
-		}
-	}
-	ready := s.readyLocked()
-	s.mu.Unlock()
-	switch {
-	case err != nil:
-		if len(reply) > 0 {
-			subj, body := string(reply), s.refusal(err)
-			s.whileLeading(func() { s.account.bus.Publish(subj, "", nil, body) })
-		}
-	case stored:
-		if len(reply) > 0 {
-			s.account.bus.Publish(string(reply), "", nil, s.appendAck(nil, v.Seq, true))
-		}
-	case ready:
-		s.pump()
-	}
-}
-
-// awaitLocked lets reply wait for the batch that holds v, or for one after it.
-func (s *Stream) awaitLocked(reply []byte, v stream.Verdict) {
-	if n, _ := s.admission.Open(); n == 0 { // it repeats a message that is in flight already
-		for i := len(s.inflight) - 1; i >= 0; i-- {
-			if p := s.inflight[i]; p.messages {
-				p.acks.add(reply, v)
-				return
-			}
-		}
-	}
-	s.open.add(reply, v)
-}
-
-// acknowledge sends the PubAcks of a committed batch.
+// acknowledge sends the PubAcks of a committed batch, and the refusals that waited for it.
 func (s *Stream) acknowledge(a *acks) {
 	replies := string(a.replies) // one allocation for all reply subjects
 	for _, k := range a.list {
 		s.ackBuffer = s.appendAck(s.ackBuffer[:0], k.seq, k.duplicate)
 		s.burst.Publish(replies[k.start:k.end], "", nil, s.ackBuffer)
+	}
+	for _, r := range a.refused {
+		s.burst.Publish(r.reply, "", nil, r.body)
 	}
 	s.burst.Flush()
 }
@@ -439,13 +388,16 @@ func (s *Stream) whileLeading(tell func()) {
 
 // refuseAll refuses everything that waits for a batch.
 func (s *Stream) refuseAll(a acks, body []byte) {
-	if len(a.list) == 0 {
+	if len(a.list) == 0 && len(a.refused) == 0 {
 		return
 	}
 	s.whileLeading(func() {
 		replies := string(a.replies)
 		for _, k := range a.list {
 			s.account.bus.Publish(replies[k.start:k.end], "", nil, body)
+		}
+		for _, r := range a.refused { // by what was not stored
+			s.account.bus.Publish(r.reply, "", nil, body)
 		}
 	})
 }
@@ -511,7 +463,7 @@ func (s *Stream) expire() {
 		return
 	}
 	if upto > 0 {
-		s.propose(stream.EncodeRemove(now, stream.Remove{Upto: upto}), func(stream.Effects, *api.Error) { s.schedule() })
+		s.propose(removing(now, stream.Remove{Upto: upto}), func(stream.Effects, *api.Error) { s.schedule() })
 		return
 	}
 	s.schedule()

@@ -76,6 +76,7 @@ const (
 	callIndex        = "index"         // up to which entry the leader has applied
 	callConsumerPut  = "consumer_put"  // the answer to a create or update
 	callConsumerInfo = "consumer_info" // a ConsumerInfo as in lists
+	callEphemerals   = "ephemerals"    // nothing: consumers that were led elsewhere, in memory, are taken over
 )
 
 // leaderCall is what the leader of a stream or consumer is asked by another node.
@@ -87,6 +88,8 @@ type leaderCall struct {
 	Type    string `json:"type,omitempty"`
 	Reply   string `json:"reply,omitempty"`
 	Created bool   `json:"created,omitempty"`
+	// Ephemerals go on at the leader of their stream.
+	Ephemerals []ephemeral `json:"ephemerals,omitempty"`
 }
 
 // leaderWait bounds the time in which a group has to get a leader that answers, and askWait that for which one of them
@@ -104,20 +107,27 @@ func (r *request) byLeader(group uint64, c leaderCall) (any, *api.Error) {
 	ctx, cancel := context.WithTimeout(e.ctx, leaderWait)
 	defer cancel()
 	var body json.RawMessage
+	switch err := e.tellLeader(ctx, group, c, &body); {
+	case err != nil:
+		return nil, asAPI(err)
+	case r.reply != "":
+		return answered, nil
+	}
+	return body, nil
+}
+
+// tellLeader has the leader of a group answer a call. One that leads no more, or is not ready, is not the last that is
+// asked.
+func (e *Engine) tellLeader(ctx context.Context, group uint64, c leaderCall, answer any) error {
 	for {
 		err := e.calls.awaitLeader(ctx, group)
 		if err == nil {
-			err = e.askLeader(ctx, group, c, &body)
+			err = e.askLeader(ctx, group, c, answer)
 		}
-		switch {
-		case err == nil && r.reply != "":
-			return answered, nil
-		case err == nil:
-			return body, nil
-		case ctx.Err() != nil || !errors.Is(err, errNoLeader) && !errors.Is(err, api.ErrClusterNotAvail) && !errors.Is(err, errAskWait):
-			return nil, asAPI(err)
+		if err == nil || ctx.Err() != nil || !errors.Is(err, errNoLeader) && !errors.Is(err, api.ErrClusterNotAvail) && !errors.Is(err, errAskWait) {
+			return err
 		}
-		select { // it leads no more, or is not ready: the next one answers, or this one when it is asked again
+		select {
 		case <-time.After(retryLeader):
 		case <-ctx.Done():
 		}
@@ -128,10 +138,10 @@ func (r *request) byLeader(group uint64, c leaderCall) (any, *api.Error) {
 var errAskWait = fmt.Errorf("jetstream: no answer from the leader within %v", askWait)
 
 // askLeader asks the leader of a group once.
-func (e *Engine) askLeader(ctx context.Context, group uint64, c leaderCall, body *json.RawMessage) error {
+func (e *Engine) askLeader(ctx context.Context, group uint64, c leaderCall, answer any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, askWait, errAskWait)
 	defer cancel()
-	return e.calls.call(ctx, leaderSubject(group), c, body)
+	return e.calls.call(ctx, leaderSubject(group), c, answer)
 }
 
 // retryLeader is the pause before the next leader of a group is asked.
@@ -170,8 +180,12 @@ func (s *Stream) takeCall(body []byte) (any, *api.Error) {
 	}
 	ok := api.Response{Type: c.Type}
 	switch {
+	case c.Kind == callStreamInfo && s.awaitRead() != nil:
+		return nil, api.ErrClusterNotAvail
 	case c.Kind == callStreamInfo:
 		return s.info(false), nil
+	case c.Kind == callEphemerals:
+		return nil, s.takeEphemerals(c.Ephemerals)
 	case c.Kind != callStreamPut:
 		return nil, api.ErrBadRequest
 	case c.Created:
@@ -247,8 +261,7 @@ func (s *Stream) awaitCurrent(ctx context.Context) bool {
 	defer look.Stop()
 	for {
 		s.mu.RLock()
-		config := s.machine.Config()
-		current := s.serving && s.assigned != nil && config.Equal(s.assigned.Config) && s.kept == config.Retention
+		current := s.serving && s.assigned != nil && s.inForce.Equal(s.assigned.Config) && s.kept == s.inForce.Retention
 		lost := s.term == 0 || s.stopped
 		s.mu.RUnlock()
 		if current || lost {

@@ -163,7 +163,7 @@ func (r *request) streamList() (any, *api.Error) {
 
 // streamInfo asks the leader of a stream; nil if there is none that answers.
 func (a *account) streamInfo(ctx context.Context, ms meta.Stream) *api.StreamInfo {
-	if s := a.local(ms.Name); s != nil && s.leads() {
+	if s := a.local(ms.Name); s != nil && s.leads() && s.awaitRead() == nil {
 		return s.info(false)
 	}
 	var info api.StreamInfo
@@ -220,11 +220,11 @@ func (r *request) streamPurge() (any, *api.Error) {
 	case q.Subject != "" && !subject.Valid(q.Subject):
 		return nil, api.ErrBadRequest
 	}
-	var ahead uint64
+	purge := purging(s.now(), stream.Purge{Filter: q.Subject, Seq: q.Sequence, Keep: q.Keep})
 	if q.Subject == "" || q.Subject == ">" {
-		ahead = q.Sequence
+		purge.ahead = q.Sequence
 	}
-	fx, err := s.doAhead(stream.EncodePurge(s.now(), stream.Purge{Filter: q.Subject, Seq: q.Sequence, Keep: q.Keep}), ahead)
+	fx, err := s.do(purge)
 	if err != nil {
 		return nil, err
 	}

@@ -340,6 +340,9 @@ func (c *Consumer) Delete() { c.end(deleted) }
 // who waits for a commit is not told of it, and nothing more is proposed.
 func (c *Consumer) Abandon() { c.end(abandoned) }
 
+// State returns what a consumer that has ended, and has no Log, had decided; it belongs to the caller.
+func (c *Consumer) State() *consumer.Machine { return c.m }
+
 func (c *Consumer) end(how ending) {
 	c.stop.Do(func() {
 		c.life.Lock()

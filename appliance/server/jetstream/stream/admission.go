@@ -21,8 +21,9 @@ type Admission struct {
 	interest func(subject string) bool
 
 	open     batch
-	inflight []batch // taken, not applied; oldest first
-	lastSeq  uint64  // last sequence given out
+	inflight []batch   // taken, not applied; oldest first
+	leaving  []Leaving // entries that take messages out, not applied; oldest first
+	lastSeq  uint64    // last sequence given out
 	lastTime int64
 	messages uint64 // in flight and open
 	bytes    uint64
@@ -39,6 +40,7 @@ type batch struct {
 	buf             []byte
 	count           uint32
 	first, last     uint64
+	rollup          uint64 // the last record that removes all before it; 0: none
 	messages, bytes uint64
 	ids             []string
 	subjects        []string
@@ -60,6 +62,9 @@ type Verdict struct {
 	Seq uint64
 	// Duplicate tells that a message with this id has Seq, which may still be in flight.
 	Duplicate bool
+	// Wait tells that nothing is decided: what the message expects of the stream is true now, and may not be when what
+	// is in flight is applied. It is to be admitted again when more of that is, and before what comes after it.
+	Wait bool
 }
 
 // Admit checks p and, if nothing is against it, puts it into the open batch.
@@ -86,7 +91,7 @@ func (a *Admission) Admit(now time.Time, p Publish) (Verdict, *api.Error) {
 		}
 		id = wire.Header(p.Header, HeaderMsgID)
 		verdict, err := a.expectations(p, id, ns)
-		if err != nil || verdict.Duplicate {
+		if err != nil || verdict.Duplicate || verdict.Wait {
 			return verdict, err
 		}
 		if flags, err = a.rollup(p.Header); err != nil {
@@ -110,7 +115,8 @@ func (a *Admission) Admit(now time.Time, p Publish) (Verdict, *api.Error) {
 	return Verdict{Seq: a.lastSeq}, nil
 }
 
-// expectations checks what the header demands of the stream, in nats-server's order.
+// expectations checks what the header demands of the stream, in nats-server's order. A message that is not refused
+// by what the stream will hold when everything in flight is applied may have to wait for it.
 func (a *Admission) expectations(p Publish, id []byte, now int64) (Verdict, *api.Error) {
 	h := p.Header
 	if v := wire.Header(h, HeaderExpectedStream); len(v) > 0 && string(v) != a.m.cfg.Name {
@@ -125,15 +131,18 @@ func (a *Admission) expectations(p Publish, id []byte, now int64) (Verdict, *api
 	if v := wire.Header(h, HeaderSchedule); len(v) > 0 {
 		return Verdict{}, api.ErrMessageSchedulesDisabled
 	}
+	wait := false
 	subj := wire.Header(h, HeaderExpectedSubject)
 	if v := wire.Header(h, HeaderExpectedSubjectSeq); len(v) > 0 {
 		if len(subj) == 0 {
 			subj = p.Subject
 		}
 		want, err := strconv.ParseUint(string(v), 10, 64)
-		if last := a.lastOf(subj); err != nil || want != last {
+		last := a.lastOf(subj)
+		if err != nil || want != last {
 			return Verdict{}, api.ErrStreamWrongLastSequenceF(last)
 		}
+		wait = a.undecided(subj, last)
 	} else if len(subj) > 0 {
 		return Verdict{}, api.ErrStreamExpectedLastSeqPerSubjectInvalid
 	}
@@ -155,7 +164,7 @@ func (a *Admission) expectations(p Publish, id []byte, now int64) (Verdict, *api
 			return Verdict{}, api.ErrStreamWrongLastMsgIDF(last)
 		}
 	}
-	return Verdict{}, nil
+	return Verdict{Wait: wait}, nil
 }
 
 func (a *Admission) rollup(h []byte) (uint16, *api.Error) {
@@ -218,6 +227,9 @@ func (a *Admission) add(p Publish, flags uint16, id []byte, now int64, size uint
 	a.encoded += recordHeader + len(p.Subject) + len(p.Header) + len(p.Data)
 	b.count++
 	b.last = a.lastSeq
+	if flags&flagRollupAll != 0 {
+		b.rollup = a.lastSeq
+	}
 	if flags&flagNoInterest == 0 {
 		b.messages++
 		b.bytes += size
@@ -270,8 +282,8 @@ func (a *Admission) trackSubjects() {
 	track(&a.open)
 }
 
-// lastOf returns the sequence of the newest message of subj, stored or in flight; 0 if none. subj
-// may be a filter.
+// lastOf returns the sequence of the newest message of subj, stored or in flight; 0 if none, or if one in flight
+// removes it. subj may be a filter.
 func (a *Admission) lastOf(subj []byte) uint64 {
 	if bytes.ContainsAny(subj, "*>") {
 		f := NewFilter(string(subj))
@@ -282,13 +294,21 @@ func (a *Admission) lastOf(subj []byte) uint64 {
 				last = max(last, fl.last)
 			}
 		}
-		return last
+		return a.left(last)
 	}
 	if fl := a.flight(subj); fl.last > 0 {
-		return fl.last
+		return a.left(fl.last)
 	}
 	last, _ := a.m.LastOf(string(subj))
-	return last
+	return a.left(last)
+}
+
+// left returns seq, 0 if a message in flight removes it.
+func (a *Admission) left(seq uint64) uint64 {
+	if seq < a.rolledUp() {
+		return 0
+	}
+	return seq
 }
 
 // lastMsgID returns the id of the newest message, stored or in flight.

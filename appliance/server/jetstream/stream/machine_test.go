@@ -234,11 +234,11 @@ func TestAdmissionDuplicates(t *testing.T) {
 	if v, err := b.admit("a", "1", id...); err != nil || v != (Verdict{Seq: 1}) {
 		t.Fatal(v, err)
 	}
-	if v, _ := b.admit("a", "2", id...); v != (Verdict{1, true}) {
+	if v, _ := b.admit("a", "2", id...); v != (Verdict{Seq: 1, Duplicate: true}) {
 		t.Errorf("in flight: %v", v)
 	}
 	b.flush()
-	if v, _ := b.admit("a", "2", id...); v != (Verdict{1, true}) {
+	if v, _ := b.admit("a", "2", id...); v != (Verdict{Seq: 1, Duplicate: true}) {
 		t.Errorf("stored: %v", v)
 	}
 	b.now = b.now.Add(time.Minute)
