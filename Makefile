@@ -20,7 +20,7 @@ TIDY_TESTS   := ./tools/tidy
 UNIT_TESTS    = $$($(GO) list ./... | grep -vE '^millrace/tools/(e2e|tidy)(/|$$)')
 
 FUZZTIME     ?= 5s
-BENCH        ?= Steady|Open|Mover|IdleGroups|Groups|Throughput|PingPong
+BENCH        ?= Steady|Pipelined|Open|Mover|IdleGroups|Groups|Propose|Throughput|PingPong
 
 .DEFAULT_GOAL := help
 
@@ -93,8 +93,8 @@ boot: image plugins ## boot the image in QEMU: power cuts, foreign disks, plugin
 
 CUTS ?= 5
 
-boot-long: image ## failures of booted fleets: CUTS=5 rounds of power cuts, then an update while messages are published (20 min and more)
-	MILLRACE_POWER_CUTS=$(CUTS) MILLRACE_BOOT_LONG=1 $(GO) test -tags qemu -count=1 -timeout 0 -v -run '^TestFleet(PowerCuts|Update)$$' ./tools/qemu
+boot-long: image plugins ## what takes long on booted machines: all boards, a VLAN, little memory, CUTS=5 rounds of power cuts, an update while messages are published (25 min and more)
+	MILLRACE_POWER_CUTS=$(CUTS) MILLRACE_BOOT_LONG=1 $(GO) test -tags qemu -count=1 -timeout 0 -v -run '^(TestFleet(OnVLAN|InLittleMemory|PowerCuts|Update)|TestBoardsServe)$$' ./tools/qemu
 
 bench: build $(BIN)/nats $(BIN)/nats-server ## nats bench against millraced and nats-server, side by side
 	$(BIN)/bench -millraced $(BIN)/millraced -nats-server $(BIN)/nats-server -nats $(BIN)/nats -out tools/bench/results
@@ -109,23 +109,25 @@ bench-reach: build $(BIN)/nats $(BIN)/nats-server ## clusters of both, side by s
 plugins: deps ## build the example plugins to .build/plugins
 	plugins/examples/build.sh $(BUILD)/plugins
 
-image: deps ## build the disk image .build/millrace.img (BOARD=qemu-amd64, VERSION=0.1.0, SIGN_KEY=file of mkimage keygen, DEBUG=1: with a shell)
+image: deps ## build the disk image .build/millrace.img and .build/bin/millrace (BOARD=qemu-amd64, VERSION=0.1.0, SIGN_KEY=file of mkimage keygen, DEBUG=1: with a shell)
 	$(GO) run ./tools/mkimage -board $(BOARD) -o $(IMAGE) $(if $(VERSION),-version $(VERSION)) $(if $(SIGN_KEY),-sign-key $(SIGN_KEY)) $(if $(DEBUG),-debug)
+	@$(GO) build -o $(BIN)/ ./tools/millrace
 
 NODES   ?= 3
 ROUTERS ?= 1
 
 run: image ## boot NODES=3 storage nodes and ROUTERS=1 routers in QEMU, on ports 14222 and up
-	$(GO) run ./tools/qemu up -board $(BOARD) -image $(IMAGE) -nodes $(NODES) -routers $(ROUTERS)
+	$(BIN)/millrace qemu up -board $(BOARD) -image $(IMAGE) -nodes $(NODES) -routers $(ROUTERS)
 
 run-one: image ## boot one machine in QEMU with a data disk, NATS on port 14222
-	$(GO) run ./tools/qemu run -board $(BOARD) -image $(IMAGE)
+	$(BIN)/millrace qemu run -board $(BOARD) -image $(IMAGE)
 
 dev: build ## three storage nodes and a router in the foreground, data in .build/dev; CLEAN=1 deletes it first
 	$(BIN)/dev -program $(BIN)/millraced -dir $(BUILD)/dev $(if $(CLEAN),-clean)
 
-bench-boot: image ## sizes, and the time from the start of QEMU to the first acknowledged publish
-	$(GO) test -tags qemu -run '^$$' -bench BenchmarkBoot -benchtime 5x -timeout 30m ./tools/qemu
+bench-boot: image ## sizes, and the time from the start of QEMU to the first acknowledged publish; results to tools/bench/results
+	@at=tools/bench/results/boot-$$(date -u +%Y-%m-%dT%H%M).txt; \
+	$(GO) test -tags qemu -run '^$$' -bench BenchmarkBoot -benchtime 5x -timeout 30m ./tools/qemu | tee $$at
 
 clean: ## remove .build
 	rm -rf $(BUILD)

@@ -118,7 +118,7 @@ type Config struct {
 	ChunkBytes int
 	// MaxTransfers bounds the states that are sent at once, and those that are received. 0: 2.
 	MaxTransfers int
-	// TransferWindow bounds the bytes of a transfer that are not durable at the receiver. 0: 4 MiB.
+	// TransferWindow bounds the bytes of a transfer that are not durable at the receiver. 0: 8 MiB.
 	TransferWindow int
 
 	// Manual leaves all work to the calls of Run and Tick: the host has no goroutines and all calls
@@ -200,7 +200,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.CompactMargin, 64<<20)
 	orDefault(&c.ChunkBytes, 512<<10)
 	orDefault(&c.MaxTransfers, 2)
-	orDefault(&c.TransferWindow, 4<<20)
+	orDefault(&c.TransferWindow, 8<<20)
 	if c.Admit == nil {
 		c.Admit = func(int) error { return nil }
 	}

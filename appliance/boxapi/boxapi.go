@@ -6,7 +6,10 @@
 package boxapi
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
 )
 
@@ -27,7 +30,7 @@ const (
 	VerbDisks     = "DISKS"         // no request; Disks
 	VerbTakeDisk  = "DISKS.TAKE"    // TakeRequest; Done
 	VerbUpload    = "UPDATE.BEGIN"  // UploadRequest; Upload
-	VerbChunk     = "UPDATE.CHUNK"  // Chunk; Upload
+	VerbData      = "UPDATE.DATA"   // Chunk, as Encode writes it; Upload
 	VerbInstall   = "UPDATE.COMMIT" // InstallRequest; Installed
 
 	// VerbLog is no request: it ends the subject on which a box sends log lines (a Logs each) to those
@@ -72,8 +75,15 @@ type Info struct {
 	Data      string    `json:"data"`  // where streams are kept
 	Health    Health    `json:"health"`
 	Watchdog  string    `json:"watchdog"`
+	Memory    Memory    `json:"memory"`
 	Update    Update    `json:"update"`
 	Warnings  []string  `json:"warnings,omitempty"`
+}
+
+// Memory is that of a box, in bytes.
+type Memory struct {
+	Total     int64 `json:"total"`
+	Available int64 `json:"available"` // to programs, before anything would have to be given up
 }
 
 // Health is what millraced says of itself, as its HEALTHZ.
@@ -168,14 +178,47 @@ type UploadRequest struct {
 
 // Upload is how far an upload is.
 type Upload struct {
-	Offset int64 `json:"offset"` // bytes that are there; the next chunk begins here
+	Offset int64 `json:"offset"` // all bytes before it are there
+
+	// Window is how many bytes from Offset on the box takes in any order, so that chunks can be on their way at the
+	// same time; what begins behind it is refused.
+	Window int64 `json:"window,omitempty"`
 }
 
 // Chunk is a piece of an image.
 type Chunk struct {
 	SHA256 string `json:"sha256"` // of the whole image: which upload this is of
 	Offset int64  `json:"offset"`
-	Data   []byte `json:"data"`
+	Data   []byte `json:"-"`
+}
+
+// Encode writes a chunk: its fields in JSON on one line, then the data as it is. In JSON the data would be a third longer,
+// and a box would spend more time on reading it than on writing it to its disk.
+func (c Chunk) Encode() ([]byte, error) {
+	head, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode chunk: %w", err)
+	}
+	b := make([]byte, 0, len(head)+1+len(c.Data))
+	return append(append(append(b, head...), '\n'), c.Data...), nil
+}
+
+// DecodeChunk reads what Encode wrote; Data is a part of b. A field that is not known is refused, and so is data of
+// another size than 1 to MaxChunk bytes.
+func DecodeChunk(b []byte) (c Chunk, err error) {
+	head, data, ok := bytes.Cut(b, []byte{'\n'})
+	if !ok {
+		return c, errors.New("chunk: no line that says what it is")
+	}
+	d := json.NewDecoder(bytes.NewReader(head))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return c, fmt.Errorf("chunk: %w", err)
+	}
+	if c.Data = data; len(data) == 0 || len(data) > MaxChunk {
+		return c, fmt.Errorf("chunk of %d bytes, want 1 to %d", len(data), MaxChunk)
+	}
+	return c, nil
 }
 
 // InstallRequest checks an uploaded image and makes it the next to start.

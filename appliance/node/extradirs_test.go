@@ -53,7 +53,7 @@ func TestStoreOnSeveralDisks(t *testing.T) {
 		s.close()
 		t.Fatal("opened without the further folder")
 	}
-	if !strings.Contains(err.Error(), "the file is missing") {
+	if !strings.Contains(err.Error(), "the folder that was "+js.ExtraDirs[0]+" is not among them") {
 		t.Errorf("without the further folder: %v", err)
 	}
 	missing := filepath.Join(t.TempDir(), "none")
@@ -68,6 +68,34 @@ func TestStoreOnSeveralDisks(t *testing.T) {
 		t.Error("the folder was made")
 	}
 
+	// The disk is mounted elsewhere, and a further one is added; what is there in its place is empty.
+	was, other, empty := js.ExtraDirs[0], filepath.Join(t.TempDir(), "moved"), t.TempDir()
+	if err := os.Rename(was, other); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(was, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, dirs := range [][]string{{was}, {was, empty}, nil} {
+		if s, err = open(JetStream{StoreDir: js.StoreDir, ExtraDirs: dirs}); err == nil {
+			s.close()
+			t.Fatalf("opened with %q, which are empty", dirs)
+		}
+		if !strings.Contains(err.Error(), "mounted?") {
+			t.Errorf("with empty folders: %v", err)
+		}
+		if list, err := os.ReadDir(was); err != nil || len(list) > 0 {
+			t.Errorf("in the empty folder there is %v (error %v)", list, err)
+		}
+	}
+	if s, err = open(JetStream{StoreDir: t.TempDir(), ExtraDirs: []string{other}}); err == nil {
+		s.close()
+		t.Fatal("another store took the folder")
+	}
+	if !strings.Contains(err.Error(), "belongs to another store") {
+		t.Errorf("for another store: %v", err)
+	}
+	js.ExtraDirs = []string{empty, other}
 	if s, err = open(js); err != nil {
 		t.Fatal(err)
 	}

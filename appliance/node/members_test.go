@@ -688,6 +688,47 @@ func TestStepDown(t *testing.T) {
 	})
 }
 
+// A node that is about to stop leads nothing any more, and says so in less time than an election takes. Where nobody else
+// is there, it does not wait.
+func TestLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newBoxes(t, 3)
+		for _, s := range []string{"S", "T", "U", "V"} {
+			c.call("A", "STREAM.CREATE."+s, `{"name":"`+s+`","subjects":["`+s+`.>"],"num_replicas":3}`, 0, nil)
+			c.call("A", "CONSUMER.CREATE."+s+".C", `{"stream_name":"`+s+`","config":{"durable_name":"C","ack_policy":"explicit"}}`, 0, nil)
+		}
+		c.call("A", "STREAM.CREATE.R1", `{"name":"R1","num_replicas":1}`, 0, nil)
+		leaders := func() (list []string) {
+			for _, s := range []string{"S", "T", "U", "V"} {
+				var info api.ConsumerInfoResponse
+				c.call("A", "CONSUMER.INFO."+s+".C", ``, 0, &info)
+				list = append(list, c.info(s).Cluster.Leader, info.Cluster.Leader)
+			}
+			return append(list, c.list[2].meta().Leader)
+		}
+		c.awaitPlaces("S", "n1 n2 n3")
+		for i, b := range c.list[:2] {
+			b.engine.Leave() // so that the next one has most of it
+			next := c.list[i+1]
+			begun := time.Now()
+			next.engine.Leave()
+			if took := time.Since(begun); took > 500*time.Millisecond {
+				t.Errorf("%s handed over in %s", next.name, took)
+			}
+			if list := leaders(); slices.Contains(list, next.name) || slices.Contains(list, "") {
+				t.Errorf("%s handed over, and leaders are %v", next.name, list)
+			}
+		}
+		c.list[0].stop()
+		c.list[1].stop()
+		begun := time.Now()
+		c.list[2].engine.Leave()
+		if took := time.Since(begun); took > 0 {
+			t.Errorf("nobody was there to hand over to, and that took %s", took)
+		}
+	})
+}
+
 func TestQuorumLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newBoxes(t, 3)

@@ -53,6 +53,7 @@ type Node struct {
 	plugins  []*service.Service
 	box      *box        // nil but on a box
 	ready    atomic.Bool // all that was to be started has been
+	failed   atomic.Bool // something was given to fatal
 	fatal    chan error
 	wg       sync.WaitGroup
 
@@ -271,6 +272,7 @@ func (n *Node) Addr() net.Addr { return n.listener.Addr() }
 func (n *Node) Fatal() <-chan error { return n.fatal }
 
 func (n *Node) fail(err error) {
+	n.failed.Store(true)
 	select {
 	case n.fatal <- err:
 	default: // one reason is enough
@@ -278,28 +280,31 @@ func (n *Node) fail(err error) {
 }
 
 // LameDuck accepts no more clients, tells those connected, and closes them one after the other over
-// the configured time. It returns when all are gone or ctx ends.
+// the configured time. It returns when all are gone or ctx ends. First of all others lead what was led here.
 func (n *Node) LameDuck(ctx context.Context) {
-	if e := n.serving.Load(); e != nil {
-		e.Leave()
-	}
+	n.leave()
 	n.broker.LameDuck(ctx, n.settings.LameDuckDuration, n.settings.LameDuckGracePeriod)
 }
 
-// Close stops the node. Every acknowledged message is on disk before it was acknowledged, so nothing
-// is lost however short ctx is.
+// leave has others lead what is led here, unless this node can no longer be trusted.
+func (n *Node) leave() {
+	if e := n.serving.Load(); e != nil && !n.failed.Load() {
+		e.Leave()
+	}
+}
+
+// Close stops the node, after others lead what was led here if there are any. Every acknowledged message is on disk
+// before it was acknowledged, so nothing is lost however short ctx is.
 func (n *Node) Close(ctx context.Context) error {
 	var errs []error
 	n.ready.Store(false)
+	n.leave()
 	if n.box != nil {
 		n.box.close()
 	}
 	if n.stopForming != nil {
 		n.stopForming()
 		n.forming.Wait()
-	}
-	if n.engine != nil {
-		n.engine.Leave()
 	}
 	for _, s := range n.plugins {
 		s.Close()

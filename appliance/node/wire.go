@@ -94,7 +94,7 @@ func (s *store) open(js JetStream, log *slog.Logger, fatal func(error)) error {
 		}
 	}
 	logDir := filepath.Join(dir, "journal")
-	logFS, err := logFS(logDir, js.ExtraDirs, s.free)
+	logFS, err := s.logFS(dir, logDir, js.ExtraDirs)
 	if err != nil {
 		return err
 	}
@@ -108,18 +108,21 @@ func (s *store) open(js JetStream, log *slog.Logger, fatal func(error)) error {
 
 // logFS is the file system of the log: with further folders it is spread over those. They must be there, since one
 // that is made where a disk should have been mounted would be on another disk.
-func logFS(dir string, extra []string, free func(string) (int64, error)) (vfs.FS, error) {
-	if len(extra) == 0 {
-		return vfs.OS{}, nil
-	}
-	dirs := []string{dir}
+func (s *store) logFS(dir, logDir string, extra []string) (vfs.FS, error) {
+	dirs := []string{logDir}
 	for _, d := range extra {
 		if _, err := (vfs.OS{}).List(d); err != nil {
 			return nil, fmt.Errorf("extra_dirs: %w; is its disk mounted?", err)
 		}
 		dirs = append(dirs, filepath.Join(d, "journal"))
 	}
-	return vfs.NewSpread(vfs.OS{}, free, dirs...)
+	if err := checkExtraDirs(dir, extra, fmt.Sprintf("%016x", s.catalog.NodeID())); err != nil {
+		return nil, err
+	}
+	if len(extra) == 0 {
+		return vfs.OS{}, nil
+	}
+	return vfs.NewSpread(vfs.OS{}, s.free, dirs...)
 }
 
 // The times of the raft host: streams of a node that has died have other leaders within a second. A node that

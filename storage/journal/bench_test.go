@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -110,7 +111,7 @@ func benchmarkSteady(b *testing.B, size, entries, inFlight int, key []byte) {
 		data[i] = byte(i*7 + 1)
 	}
 	done := make(chan struct{}, inFlight)
-	w := journal.Write{Group: 1, Done: func() { done <- struct{}{} }}
+	w := journal.Write{Group: 1, Entries: make([]journal.Entry, entries), Done: func() { done <- struct{}{} }}
 	index, durable := uint64(1), uint64(0)
 	wait := func() {
 		<-done
@@ -123,7 +124,6 @@ func benchmarkSteady(b *testing.B, size, entries, inFlight int, key []byte) {
 	}
 	round := func() {
 		for n := range batches {
-			w.Entries = make([]journal.Entry, entries)
 			for i := range w.Entries {
 				w.Entries[i] = journal.Entry{Index: index, Term: 1, Data: data}
 				index++
@@ -174,6 +174,48 @@ func benchmarkSteady(b *testing.B, size, entries, inFlight int, key []byte) {
 	b.ReportMetric(median(ours)/median(theirs), "p50-x-bare")
 	if inFlight > 1 {
 		b.ReportMetric(median(ours)/median(merged), "p50-x-bare-merged")
+	}
+}
+
+// BenchmarkBulk installs pieces of 512 KiB, as a replica does that gets a state, with so many bytes on their way
+// to the disk at once. Then as many bytes are written to a new file, with one sync at the end: what a copy takes.
+func BenchmarkBulk(b *testing.B) {
+	const piece = 512 << 10
+	data := make([]byte, piece)
+	for i := range data {
+		data[i] = byte(i*7 + 1)
+	}
+	for _, window := range []int{4 << 20, 8 << 20, 16 << 20} {
+		b.Run(fmt.Sprintf("window=%d", window), func(b *testing.B) {
+			l := openOnDisk(b)
+			room := make(chan struct{}, window/piece)
+			b.SetBytes(piece)
+			b.ResetTimer()
+			begin := time.Now()
+			for i := range b.N {
+				room <- struct{}{}
+				l.Install(1, uint64(i+1), 1, piece, []journal.Range{{Off: 0, Len: piece}}, data, func() { <-room })
+			}
+			for range cap(room) {
+				room <- struct{}{}
+			}
+			ours := time.Since(begin)
+			b.StopTimer()
+			f, err := vfs.OS{}.Create(filepath.Join(b.TempDir(), "copy"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			begin = time.Now()
+			for i := range b.N {
+				if _, err := f.WriteAt(data, int64(i)*piece); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := errors.Join(f.Sync(), f.Close()); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(100*time.Since(begin).Seconds()/ours.Seconds(), "%of-copy")
+		})
 	}
 }
 

@@ -4,18 +4,19 @@ import "slices"
 
 const (
 	// maxBatchBytes bounds a batch of several writes, so that the first of them does not wait long.
-	maxBatchBytes = 4 << 20
+	maxBatchBytes = 8 << 20
 	// keepBufferBytes is the largest batch buffer that is kept for the next batch.
-	keepBufferBytes = 8 << 20
+	keepBufferBytes = 16 << 20
 )
 
-// builder encodes a batch. Owned by run.
+// builder encodes a batch.
 type builder struct {
 	buf   []byte
 	seg   *segment
+	off   int64 // where in the segment it goes
 	count uint32
-	last  link // the latest batch of the log
-	foot  int  // what the records take in the segment's footer at most
+	foot  int // what the records take in the segment's footer at most
+	owed  int // what those of the batch before take there, until they count in segment.foot
 	added []added
 	rows  []row // of all ENTRY records, in the batch
 }
@@ -38,8 +39,8 @@ func (a *added) data() []byte {
 	return a.small[:min(int(a.length), len(a.small))]
 }
 
-// start begins an empty batch for a segment.
-func (b *builder) start(s *segment) {
+// start begins an empty batch that goes to a place in a segment.
+func (b *builder) start(s *segment, off int64, owed int) {
 	if cap(b.buf) > keepBufferBytes {
 		b.buf = nil
 	}
@@ -47,7 +48,7 @@ func (b *builder) start(s *segment) {
 		b.buf = make([]byte, 0, 64<<10)
 	}
 	b.buf = b.buf[:batchBytes]
-	b.seg, b.count, b.foot = s, 0, 0
+	b.seg, b.off, b.count, b.foot, b.owed = s, off, 0, 0, owed
 	clear(b.added)
 	b.added, b.rows = b.added[:0], b.rows[:0]
 }
@@ -58,8 +59,8 @@ func (b *builder) fits(n, foot int) bool {
 	if b.count > 0 && len(b.buf)+n > maxBatchBytes {
 		return false
 	}
-	end := b.seg.end + int64(b.seg.file.padded(len(b.buf)+n))
-	return end+int64(footRoom(b.seg.foot+b.foot+foot)) <= b.seg.capacity
+	end := b.off + int64(b.seg.file.padded(len(b.buf)+n))
+	return end+int64(footRoom(b.seg.foot+b.owed+b.foot+foot)) <= b.seg.capacity
 }
 
 // add encodes a record that is not an ENTRY.
@@ -101,6 +102,29 @@ func (b *builder) addEntries(entries []queued) {
 // follows reports whether an ENTRY record is the next one of those that a stands for.
 func (a *added) follows(h *recordHeader) bool {
 	return a.kind == kindEntry && a.group == h.group && a.term == h.term && a.index+uint64(a.entries) == h.index
+}
+
+// addHead encodes the records of an item that stand before its entries.
+func (b *builder) addHead(it *item) {
+	if it.snapshot != nil {
+		b.addBlob(it.group, it.snapshot)
+	}
+	switch it.special {
+	case kindGroupDel:
+		b.add(recordHeader{kind: kindGroupDel, group: it.group.id}, nil)
+	case kindBounds:
+		b.add(recordHeader{kind: kindBounds, group: it.group.id, index: it.bounds.index, term: it.bounds.term},
+			it.bounds.encode())
+	}
+	if it.blob != nil {
+		b.addBlob(it.group, it.blob)
+	}
+}
+
+func (b *builder) addState(g *group, s HardState) {
+	var vote [8]byte
+	le.PutUint64(vote[:], s.Vote)
+	b.add(recordHeader{kind: kindHardState, group: g.id, index: s.Commit, term: s.Term}, vote[:])
 }
 
 func (b *builder) addBlob(g *group, from *blob) {

@@ -11,6 +11,9 @@ const (
 	markDelay = 20 * time.Millisecond
 	// lazyDelay is how long writes without Done may wait for company.
 	lazyDelay = time.Second
+	// freedDelay is how often reclaimLoop is told at most that something was released: to wake it for each
+	// batch would hold up those who wait for Done.
+	freedDelay = 20 * time.Millisecond
 )
 
 // run writes what is queued until the log is closed or fails. It alone writes to the active
@@ -69,6 +72,7 @@ func (l *Log) awaitWrites() bool {
 	case <-l.failed:
 	case <-lazyC:
 	case <-idleC:
+		l.tellFreed()
 		if _, err := l.markStep(); err != nil {
 			l.fail(err)
 			return false
@@ -80,7 +84,9 @@ func (l *Log) awaitWrites() bool {
 // writeStep writes at most one batch of what is queued. It returns false when there is nothing to
 // write yet, or no segment for it.
 func (l *Log) writeStep() (did bool, err error) {
-	if !l.writer.busy && !l.take() {
+	if l.writer.busy {
+		l.join()
+	} else if !l.take() {
 		return false, nil
 	}
 	return l.writer.step()
@@ -109,27 +115,41 @@ func (l *Log) take() bool {
 	return true
 }
 
-// last is the link of the latest batch of the log. Called by run only, which alone changes it.
-func (l *Log) last() link { return l.batch.last }
+// join lets what was queued since then follow what is in flight.
+func (l *Log) join() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.fill.items) > 0 {
+		l.flight.join(&l.fill)
+	}
+}
 
 // unmarked reports whether the mark lags behind.
-func (l *Log) unmarked() bool { return l.last().lsn > l.batch.seg.marked }
+func (l *Log) unmarked() bool { return l.latest.lsn > l.batch.seg.marked }
+
+// tellFreed tells reclaimLoop that something was released or deleted since it was told last.
+func (l *Log) tellFreed() {
+	if l.freed {
+		l.freed, l.freedAt = false, l.lastWrite
+		signal(l.reclaim)
+	}
+}
 
 // markStep writes the mark when the log has been idle for markDelay.
 func (l *Log) markStep() (did bool, err error) {
 	if !l.unmarked() || l.cfg.Clock().Before(l.lastWrite.Add(markDelay)) {
 		return false, nil
 	}
-	return true, l.batch.seg.mark(l.last().lsn)
+	return true, l.batch.seg.mark(l.latest.lsn)
 }
 
 // finalMark leaves durable evidence of the whole log behind on Close.
 func (l *Log) finalMark() error {
 	s := l.batch.seg
-	if l.last().lsn == 0 {
+	if l.latest.lsn == 0 {
 		return nil
 	}
-	if err := s.mark(l.last().lsn); err != nil {
+	if err := s.mark(l.latest.lsn); err != nil {
 		return err
 	}
 	if err := s.file.SyncData(); err != nil {
@@ -139,22 +159,21 @@ func (l *Log) finalMark() error {
 }
 
 // writer writes one queue as a sequence of batches, one in each step. Everything before
-// items[doneItems] and entries[doneEntries] is durable; up to nextItem and nextEntry it is encoded.
-// Owned by run.
+// items[doneItems] and entries[doneEntries] is durable; up to nextItem and nextEntry it is encoded, in
+// Log.batch or, while that is synced, in Log.next.
 type writer struct {
 	log                    *Log
 	queue                  *queue
 	busy                   bool // the queue is not finished
 	doneItems, nextItem    int
 	doneEntries, nextEntry int
-	part                   int  // so many entries of items[nextItem], which is split, are encoded
-	reclaimable            bool // a release or delete became durable
+	part                   int // so many entries of items[nextItem], which is split, are encoded
 }
 
 // step encodes until a batch is full or the queue ends, and writes the batch. It returns false when
 // there is no segment with room for what comes next.
 func (w *writer) step() (did bool, err error) {
-	b := &w.log.batch
+	b := w.log.batch
 	for w.nextItem < len(w.queue.items) {
 		it := &w.queue.items[w.nextItem]
 		split := w.log.oversize(it)
@@ -176,36 +195,30 @@ func (w *writer) step() (did bool, err error) {
 			if sealed, err := w.seal(); sealed || err != nil {
 				return true, err
 			}
-			b.start(w.log.nextSegment())
+			s := w.log.nextSegment()
+			b.start(s, s.end, 0)
 			continue
 		}
 		b.foot += foot
 		if !split {
-			w.encode(it)
+			w.encode(b, it)
 		} else if w.encodePart(it) {
 			return true, w.flush()
 		}
 	}
-	if err := w.flush(); err != nil {
-		return false, err
-	}
-	w.busy = false
-	w.log.mu.Lock()
-	w.log.flight.reset()
-	w.log.mu.Unlock()
-	return true, nil
+	return true, w.flush()
 }
 
 // seal writes the footer of the segment that the log is about to leave. It returns false when there is
 // nothing to seal: the segment is empty, has its footer, or is not written any more.
 func (w *writer) seal() (bool, error) {
-	b := &w.log.batch
+	b := w.log.batch
 	s := b.seg
 	if s.last.lsn == 0 || s.footer != (span64{}) || s.capacity == s.end {
 		return false, nil
 	}
 	p, at, sums := s.encodeFooter()
-	b.start(s)
+	b.start(s, s.end, 0)
 	s.sealing = &tables{off: s.end + batchBytes + recordBytes + int64(at), length: uint32(len(p) - at), sums: sums}
 	b.add(recordHeader{kind: kindFooter}, p)
 	return true, w.flush()
@@ -240,14 +253,15 @@ func (it *item) headed() bool { return it.snapshot != nil || it.special != 0 }
 // encodePart adds the next part of such an item to the batch: what stands before its entries, each of
 // them, its state. It returns true when that was the last one.
 func (w *writer) encodePart(it *item) (done bool) {
+	b := w.log.batch
 	entries := it.head() + it.entries
 	switch {
 	case w.part < it.head():
-		w.encodeHead(it)
+		b.addHead(it)
 	case w.part < entries:
-		w.encodeEntries(1)
+		w.encodeEntries(b, 1)
 	default:
-		w.encodeState(it.group, it.state)
+		b.addState(it.group, it.state)
 	}
 	w.part++
 	if w.part < entries || w.part == entries && it.hasState {
@@ -266,64 +280,41 @@ func (w *writer) abandon() {
 	w.busy = false
 }
 
-// encode adds all records of an item to the batch.
-func (w *writer) encode(it *item) {
-	w.encodeHead(it)
-	w.encodeEntries(it.entries)
+// encode adds all records of an item to a batch.
+func (w *writer) encode(b *builder, it *item) {
+	b.addHead(it)
+	w.encodeEntries(b, it.entries)
 	if it.hasState {
-		w.encodeState(it.group, it.state)
+		b.addState(it.group, it.state)
 	}
 	w.nextItem++
 }
 
-// encodeHead adds the records of an item that stand before its entries.
-func (w *writer) encodeHead(it *item) {
-	b := &w.log.batch
-	if it.snapshot != nil {
-		b.addBlob(it.group, it.snapshot)
-	}
-	switch it.special {
-	case kindGroupDel:
-		b.add(recordHeader{kind: kindGroupDel, group: it.group.id}, nil)
-	case kindBounds:
-		b.add(recordHeader{kind: kindBounds, group: it.group.id, index: it.bounds.index, term: it.bounds.term},
-			it.bounds.encode())
-	}
-	if it.blob != nil {
-		b.addBlob(it.group, it.blob)
-	}
-}
-
-func (w *writer) encodeEntries(n int) {
-	w.log.batch.addEntries(w.queue.entries[w.nextEntry:][:n])
+func (w *writer) encodeEntries(b *builder, n int) {
+	b.addEntries(w.queue.entries[w.nextEntry:][:n])
 	w.nextEntry += n
 }
 
-func (w *writer) encodeState(g *group, s HardState) {
-	var vote [8]byte
-	le.PutUint64(vote[:], s.Vote)
-	w.log.batch.add(recordHeader{kind: kindHardState, group: g.id, index: s.Commit, term: s.Term}, vote[:])
-}
-
 // flush writes and syncs the batch, makes its entries readable from the file and calls Done for the
-// items that it completed.
+// items that it completed. Meanwhile aheadLoop may encode the next batch.
 func (w *writer) flush() error {
-	l, b := w.log, &w.log.batch
-	s, last, off := b.seg, b.last, b.seg.end
+	l, b := w.log, w.log.batch
+	s, last, items := b.seg, l.latest, w.nextItem
 	if b.count > 0 { // none: items without records, which wait for what is durable already
 		var buf []byte
-		buf, last = b.finish(b.last)
-		n := len(buf)
+		buf, last = b.finish(l.latest)
 		if s.last.lsn == 0 {
 			s.file.first = last.lsn
 		}
-		if err := s.file.write(buf[:cap(buf)], n, s.end, last.lsn); err != nil {
-			return fmt.Errorf("write batch %d to %s at offset %d: %w", last.lsn, s.file.Name(), s.physical(s.end), err)
+		if err := s.file.write(buf[:cap(buf)], len(buf), b.off, last.lsn); err != nil {
+			return fmt.Errorf("write batch %d to %s at offset %d: %w", last.lsn, s.file.Name(), s.physical(b.off), err)
 		}
-		if err := s.file.SyncData(); err != nil {
+		l.next.start(s, b.off+int64(len(buf)), b.foot)
+		if err := l.sync(s); err != nil {
 			return fmt.Errorf("sync batch %d of %s: %w", last.lsn, s.file.Name(), err)
 		}
-		s.end += int64(n)
+		l.batch, l.next = l.next, b
+		s.end = l.batch.off
 		l.lastWrite = l.cfg.Clock()
 	}
 
@@ -336,39 +327,63 @@ func (w *writer) flush() error {
 	}
 	if b.count > 0 {
 		if s.last.lsn == 0 {
-			s.before = b.last
+			s.before = l.latest
 		}
 		s.last = last
+		w.completeLocked(b)
+		l.batch.owed = 0
 	}
-	w.completeLocked(s, off)
-	needSegment := l.needSegmentLocked()
+	for _, it := range w.queue.items[w.doneItems:items] {
+		w.queue.bytes -= int64(it.bytes)
+		l.durable++
+	}
+	needSegment, full := l.needSegmentLocked(), l.full != nil
 	l.mu.Unlock()
 
-	b.last = last
-	b.start(s)
-	for ; w.doneItems < w.nextItem; w.doneItems++ {
+	if l.batch.count == 0 && l.batch != b { // nothing was encoded ahead: the buffer is used that is in the cache
+		l.batch, l.next = b, l.batch
+		b.start(s, s.end, 0)
+	}
+	l.latest = last
+	for ; w.doneItems < items; w.doneItems++ {
 		if done := w.queue.items[w.doneItems].done; done != nil {
 			done()
 		}
 	}
+	w.forget()
 	if needSegment {
 		signal(l.prepare)
 	}
-	if w.reclaimable {
-		signal(l.reclaim)
+	if full || l.lastWrite.Sub(l.freedAt) >= freedDelay {
+		l.tellFreed()
 	}
 	return nil
 }
 
-// completeLocked puts what was just synced into the tables; the batch began at off.
-func (w *writer) completeLocked(s *segment, off int64) {
-	l := w.log
-	rows := l.batch.rows
+// forget takes what is durable out of the queue, and ends when that is all.
+func (w *writer) forget() {
+	w.log.mu.Lock()
+	defer w.log.mu.Unlock()
+	switch {
+	case w.doneItems == len(w.queue.items):
+		w.queue.reset()
+		w.busy = false
+	case w.doneItems > len(w.queue.items)/2: // not always, as it moves the others
+		w.queue.drop(w.doneItems, w.doneEntries)
+		w.nextItem, w.nextEntry = w.nextItem-w.doneItems, w.nextEntry-w.doneEntries
+		w.doneItems, w.doneEntries = 0, 0
+	}
+}
+
+// completeLocked puts what was just synced into the tables.
+func (w *writer) completeLocked(b *builder) {
+	l, s, off := w.log, b.seg, b.off
+	rows := b.rows
 	for i := range rows {
 		rows[i].off += uint32(off)
 	}
-	for i := range l.batch.added {
-		a := &l.batch.added[i]
+	for i := range b.added {
+		a := &b.added[i]
 		var c *contents
 		var err error
 		switch a.kind {
@@ -388,10 +403,6 @@ func (w *writer) completeLocked(s *segment, off int64) {
 		if err != nil {
 			panic(fmt.Sprintf("BUG: journal: wrote what it cannot read: %v", err))
 		}
-	}
-	for i := w.doneItems; i < w.nextItem; i++ {
-		w.queue.bytes -= int64(w.queue.items[i].bytes)
-		l.durable++
 	}
 	l.appended += s.end - off
 	s.used = s.end
@@ -414,7 +425,7 @@ func (w *writer) entriesLocked(s *segment, c *contents, a *added) {
 // recordLocked enters another durable record into its group's table.
 func (w *writer) recordLocked(s *segment, c *contents, a *added) {
 	l := w.log
-	w.reclaimable = w.reclaimable || a.kind == kindGroupDel || a.kind == kindBounds || a.kind == kindObjectDel
+	l.freed = l.freed || a.kind == kindGroupDel || a.kind == kindBounds || a.kind == kindObjectDel
 	if a.kind == kindGroupDel {
 		l.dropped[a.group] = s.id
 		return

@@ -44,7 +44,7 @@ func (l *Log) Compact(group, upTo uint64) { l.compact(group, upTo, 0) }
 
 func (l *Log) compact(group, upTo, release uint64) {
 	l.mu.Lock()
-	wake := false
+	var wake wake
 	if g := l.groups[group]; g != nil && l.err == nil && !l.closed {
 		upTo, release = min(upTo, g.last), min(release, g.last)
 		if upTo >= g.base || release > g.released {
@@ -56,9 +56,7 @@ func (l *Log) compact(group, upTo, release uint64) {
 		}
 	}
 	l.mu.Unlock()
-	if wake {
-		signal(l.wake)
-	}
+	l.rouse(wake)
 }
 
 // boundsItem is a BOUNDS record of a group as it is now.

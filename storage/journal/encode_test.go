@@ -23,7 +23,7 @@ func BenchmarkEncode(b *testing.B) {
 			b.SetBytes(int64(of.size * of.entries))
 			b.ReportAllocs()
 			for b.Loop() {
-				batch.start(s)
+				batch.start(s, s.end, 0)
 				batch.addEntries(entries)
 				buf, _ := batch.finish(link{})
 				s.file.sealSectors(buf[:len(buf)/contentBytes*sectorBytes], dataOffset, 1)

@@ -37,11 +37,11 @@ func buildImage(h header, k keys, batches ...func(*builder)) ([]byte, error) {
 		return nil, err
 	}
 	s := newSegment(h, newSectorFile(h, raw, c))
-	b := &builder{}
+	b, prev := &builder{}, link{}
 	for _, add := range batches {
-		b.start(s)
+		b.start(s, s.end, 0)
 		add(b)
-		buf, last := b.finish(b.last)
+		buf, last := b.finish(prev)
 		n := len(buf)
 		if h.version == version1 {
 			_, err = raw.WriteAt(buf, s.end)
@@ -52,9 +52,9 @@ func buildImage(h header, k keys, batches ...func(*builder)) ([]byte, error) {
 			return nil, err
 		}
 		s.end += int64(n)
-		b.last = last
+		prev = last
 	}
-	if err := s.mark(max(b.last.lsn, 1) - 1); err != nil {
+	if err := s.mark(max(prev.lsn, 1) - 1); err != nil {
 		return nil, err
 	}
 	out := make([]byte, h.size)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,8 +53,9 @@ type Write struct {
 type Log struct {
 	cfg      Config
 	node     uint64
-	maxItem  int // room of the largest record in an empty segment of SegmentBytes
-	wake     chan struct{}
+	maxItem  int           // room of the largest record in an empty segment of SegmentBytes
+	wake     chan struct{} // wakes run
+	ahead    chan struct{} // wakes aheadLoop
 	prepare  chan struct{} // wakes prepareLoop
 	reclaim  chan struct{} // wakes reclaimLoop
 	stop     chan struct{} // closed by Close
@@ -65,12 +67,21 @@ type Log struct {
 	cache blockCache
 
 	// Owned by run.
-	batch     builder
-	writer    writer
+	batch     *builder
+	latest    link        // the latest durable batch of the log
 	idle      *time.Timer // set while the mark is due
 	lazy      *time.Timer // set while only writes wait for which nobody waits
 	lazyFrom  time.Time   // since when they wait; zero: none do
 	lastWrite time.Time   // of a batch
+	freed     bool        // something was released or deleted, and reclaimLoop was not told yet
+	freedAt   time.Time   // when it was told
+
+	// hand guards what aheadLoop may use while syncing says that run syncs a batch, and what is run's own
+	// else. Taken before mu.
+	hand    sync.Mutex
+	syncing atomic.Bool
+	next    *builder // the batch after that one
+	writer  writer
 
 	// Owned by prepareLoop.
 	prepareAt time.Time // not before, after the disk was full
@@ -123,6 +134,7 @@ func Open(cfg Config) (*Log, error) {
 	}
 	if !cfg.Manual {
 		l.wg.Go(l.run)
+		l.wg.Go(l.aheadLoop)
 		l.wg.Go(l.prepareLoop)
 		l.wg.Go(l.reclaimLoop)
 	}
@@ -136,6 +148,9 @@ func newLog(cfg Config) *Log {
 		maxItem: logRoom(cfg.SegmentBytes) - batchBytes - footRoom(footGroupMax+footEntryMax+footMovedMax),
 		retain:  make(map[uint64]Retainer),
 		wake:    make(chan struct{}, 1),
+		ahead:   make(chan struct{}, 1),
+		batch:   new(builder),
+		next:    new(builder),
 		prepare: make(chan struct{}, 1),
 		reclaim: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
@@ -160,21 +175,19 @@ func (l *Log) Append(w Write) {
 	if len(w.Entries) == 0 && w.State == nil && w.Snapshot == nil && w.Done == nil {
 		return
 	}
-	if l.enqueue(w) {
-		signal(l.wake)
-	}
+	l.rouse(l.enqueue(w))
 }
 
 // enqueue takes a write into the tables and the queue, unless the log has ended or the group was
 // dropped.
-func (l *Log) enqueue(w Write) (wake bool) {
+func (l *Log) enqueue(w Write) (wake wake) {
 	l.mu.Lock()
 	defer l.mu.Unlock() // also when a check panics: another group must not suffer from it
 	if l.err != nil || l.closed {
-		return false
+		return 0
 	}
 	if _, ok := l.dropped[w.Group]; ok {
-		return false
+		return 0
 	}
 	g := l.groups[w.Group]
 	if g == nil {
@@ -217,7 +230,7 @@ func (l *Log) enqueue(w Write) (wake bool) {
 		}
 		g.state, g.hasState = *w.State, true
 	}
-	return l.enqueueLocked(it, w.Done != nil) || wake
+	return l.enqueueLocked(it, w.Done != nil) | wake
 }
 
 // checkReset panics when a log may not go on after a snapshot.
@@ -279,14 +292,37 @@ func (l *Log) checkLocked(g *group, entries []Entry, first, last uint64, it *ite
 	}
 }
 
-// enqueueLocked queues an item and reports whether run must be woken: at once for an urgent one,
-// else to start the clock after which it is written anyway.
-func (l *Log) enqueueLocked(it item, urgent bool) (wake bool) {
-	wake = len(l.fill.items) == 0 || urgent && !l.fill.urgent
+// wake says who has to be woken.
+type wake uint8
+
+const (
+	wakeRun wake = 1 << iota
+	wakeAhead
+)
+
+// rouse wakes them. No lock is held.
+func (l *Log) rouse(w wake) {
+	if w&wakeRun != 0 {
+		signal(l.wake)
+	}
+	if w&wakeAhead != 0 {
+		signal(l.ahead)
+	}
+}
+
+// enqueueLocked queues an item and tells who must be woken: run at once for an urgent one, else to start
+// the clock after which it is written anyway; aheadLoop when there is enough for it to do.
+func (l *Log) enqueueLocked(it item, urgent bool) (wake wake) {
+	if len(l.fill.items) == 0 || urgent && !l.fill.urgent {
+		wake = wakeRun
+	}
 	l.fill.items = append(l.fill.items, it)
 	l.enqueued++
 	l.fill.bytes += int64(it.bytes)
 	l.fill.urgent = l.fill.urgent || urgent
+	if l.aheadLocked() {
+		wake |= wakeAhead
+	}
 	return wake
 }
 
@@ -310,9 +346,7 @@ func (l *Log) Drop(group uint64, done func()) {
 	delete(l.retain, group)
 	wake := l.enqueueLocked(groupDelItem(g, done), done != nil)
 	l.mu.Unlock()
-	if wake {
-		signal(l.wake)
-	}
+	l.rouse(wake)
 }
 
 // groupDelItem is a GROUPDEL record.

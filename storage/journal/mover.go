@@ -143,9 +143,7 @@ func (l *Log) evacuate(now time.Time) (did bool, err error) {
 		l.mu.Lock()
 		wake := l.appendLocked(l.carryLocked(m.seg))
 		l.mu.Unlock()
-		if wake {
-			signal(l.wake)
-		}
+		l.rouse(wake)
 		return true, nil
 	}
 	l.mu.RLock()
@@ -190,14 +188,14 @@ func (l *Log) appendedNow() int64 {
 }
 
 // appendLocked queues items of the mover, which waits for the last of them.
-func (l *Log) appendLocked(items []item) (wake bool) {
+func (l *Log) appendLocked(items []item) (wake wake) {
 	moved := make(chan struct{})
 	if l.err != nil || l.closed {
 		l.mover.moved = moved // never durable: the segment stays
-		return false
+		return 0
 	}
 	if len(items) == 0 {
-		return false
+		return 0
 	}
 	items[len(items)-1].done = func() {
 		close(moved)
@@ -207,7 +205,7 @@ func (l *Log) appendLocked(items []item) (wake bool) {
 		if b := items[i].blob; b != nil && b.kind != kindObjectDel {
 			l.moved += int64(len(b.payload))
 		}
-		wake = l.enqueueLocked(items[i], items[i].done != nil) || wake
+		wake = l.enqueueLocked(items[i], items[i].done != nil) | wake
 	}
 	l.mover.moved = moved
 	return wake
@@ -234,9 +232,7 @@ func (l *Log) copySome() (n int, err error) {
 	copies = slices.DeleteFunc(copies, func(it item) bool { return !l.stillLocked(&it) })
 	wake := l.appendLocked(copies)
 	l.mu.Unlock()
-	if wake {
-		signal(l.wake)
-	}
+	l.rouse(wake)
 	return n, nil
 }
 

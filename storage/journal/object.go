@@ -70,7 +70,7 @@ func (l *Log) checkFits(group uint64, it *item) {
 func (l *Log) DeleteObjects(group uint64, keys ...uint64) {
 	l.mu.Lock()
 	g := l.groups[group]
-	wake := false
+	var wake wake
 	if g != nil && l.err == nil && !l.closed {
 		var found []uint64
 		var segs []uint32
@@ -84,16 +84,14 @@ func (l *Log) DeleteObjects(group uint64, keys ...uint64) {
 			}
 		}
 		for some := range slices.Chunk(found, 512) {
-			wake = l.enqueueLocked(removeItem(g, some), false) || wake
+			wake = l.enqueueLocked(removeItem(g, some), false) | wake
 		}
 		for _, seg := range segs {
 			g.pin(seg, l.enqueued, l.durable)
 		}
 	}
 	l.mu.Unlock()
-	if wake {
-		signal(l.wake)
-	}
+	l.rouse(wake)
 }
 
 // removeItem is an OBJECTDEL record.
@@ -111,7 +109,7 @@ func removeItem(g *group, keys []uint64) item {
 // dropped. note enters it into the group's table.
 func (l *Log) enqueueItem(id uint64, it item, note func(*group, *item)) {
 	l.mu.Lock()
-	wake := false
+	var wake wake
 	if _, dropped := l.dropped[id]; !dropped && l.err == nil && !l.closed {
 		g := l.groups[id]
 		if g == nil {
@@ -123,9 +121,7 @@ func (l *Log) enqueueItem(id uint64, it item, note func(*group, *item)) {
 		wake = l.enqueueLocked(it, it.done != nil)
 	}
 	l.mu.Unlock()
-	if wake {
-		signal(l.wake)
-	}
+	l.rouse(wake)
 }
 
 // ObjectKeys returns the keys of a group's blobs, sorted.

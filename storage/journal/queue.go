@@ -38,8 +38,8 @@ func (it *item) add(n, foot int) {
 	it.foot += foot
 }
 
-// queue is what was appended since the last queue was taken. Entries keep their data until written,
-// and are numbered through all queues: entries[i] has id base+i.
+// queue is what was appended since the last queue was taken, or what is being written. Entries keep their
+// data until written, and are numbered through all queues: entries[i] has id base+i.
 type queue struct {
 	entries []queued
 	items   []item
@@ -56,6 +56,23 @@ func (q *queue) put(entries []Entry, g *group) (id uint64) {
 		q.entries = append(q.entries, queued{Entry: entries[i], group: g})
 	}
 	return id
+}
+
+// join appends another queue, which follows this one, and empties it.
+func (q *queue) join(from *queue) {
+	q.entries = append(q.entries, from.entries...)
+	q.items = append(q.items, from.items...)
+	q.bytes += from.bytes
+	base := from.base + uint64(len(from.entries))
+	from.reset()
+	from.base = base
+}
+
+// drop forgets the first items and entries.
+func (q *queue) drop(items, entries int) {
+	q.items = slices.Delete(q.items, 0, items)
+	q.entries = slices.Delete(q.entries, 0, entries)
+	q.base += uint64(entries)
 }
 
 // reset empties the queue for reuse.

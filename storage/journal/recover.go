@@ -81,7 +81,7 @@ func (l *Log) recover() error {
 	if err := l.storeKeys(); err != nil {
 		return err
 	}
-	l.batch.last = r.last
+	l.latest = r.last
 	return l.chooseActive()
 }
 
@@ -660,6 +660,6 @@ func (l *Log) chooseActive() error {
 			l.ready = append(l.ready, s)
 		}
 	}
-	l.batch.start(l.active)
+	l.batch.start(l.active, l.active.end, 0)
 	return nil
 }

@@ -167,18 +167,18 @@ func recycled(t *testing.T, k keys, h header) (image []byte, start, end int64) {
 		t.Fatal(err)
 	}
 	s := newSegment(h, newSectorFile(h, f.raw, c))
-	b := &builder{last: link{lsn: 1, crc: 77}}
+	b, prev := &builder{}, link{lsn: 1, crc: 77}
 	for i, n := range []int{500, 10000} {
-		b.start(s)
+		b.start(s, s.end, 0)
 		b.add(entryRecord(1, uint64(i+1)), bytes.Repeat([]byte{byte(i + 1)}, n))
-		buf, last := b.finish(b.last)
+		buf, last := b.finish(prev)
 		n := len(buf)
 		if err := s.file.write(buf[:cap(buf)], n, s.end, last.lsn); err != nil {
 			t.Fatal(err)
 		}
 		start = s.physical(s.end)
 		s.end += int64(n)
-		b.last = last
+		prev = last
 	}
 	image = make([]byte, h.size)
 	if err := readFull(f.raw, image, 0); err != nil {
@@ -367,6 +367,31 @@ func BenchmarkSectors(b *testing.B) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// Two processors encrypt a batch as one does.
+func TestSealSectorsOnTwoProcessors(t *testing.T) {
+	k := testKeys(t)
+	h := encrypted(k)
+	c, err := k.segmentCipher(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newSectorFile(h, nil, c)
+	for _, blocks := range []int{1, bothBytes/blockBytes - 1, bothBytes / blockBytes, bothBytes/blockBytes + 1, 517} {
+		n := blocks * blockBytes / sectorBytes
+		content := make([]byte, n*contentBytes)
+		rand.NewChaCha8([32]byte{byte(blocks)}).Read(content)
+		at := dataOffset + int64(blocks)*blockBytes
+		want := make([]byte, n*sectorBytes)
+		f.seal(want, content, 0, n, at, 7)
+		got := make([]byte, n*sectorBytes)
+		copy(got, content)
+		f.sealSectors(got, at, 7)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%d blocks are not the sectors of their content", blocks)
 		}
 	}
 }

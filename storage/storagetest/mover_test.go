@@ -360,82 +360,144 @@ func TestMoverCarriesEndsAndDeletes(t *testing.T) {
 	})
 }
 
-// Entries that were voided, and that only a younger segment says so of once the log begins behind them, stay
-// void: their segment goes first, and when it cannot go, the younger one waits. No crash brings them back.
-func TestMoverGivesVoidedEntriesBackFirst(t *testing.T) {
-	const size = 3000
-	m := newManualLog(t, 1, nil)
-	segments := func() (names string) {
-		list, err := m.mem.List("/journal")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.Join(slices.DeleteFunc(list, func(n string) bool { return !strings.HasSuffix(n, ".seg") }), " ")
-	}
-	write := func(group, index, term uint64, n int, commit uint64) {
-		w := journal.Write{Group: group, State: &journal.HardState{Term: term, Commit: commit}, Done: func() {}}
-		for i := range uint64(n) {
-			w.Entries = append(w.Entries, journal.Entry{Index: index + i, Term: term, Data: keyData(int(term), index+i, size)})
-		}
-		m.log.Append(w)
-		m.work()
-	}
-	filled := uint64(0)
-	fill := func() {
-		m.log.Release(2, filled)
-		filled++
-		write(2, filled, 1, 1, filled)
-		m.now = m.now.Add(2 * time.Second)
-	}
-	m.log.Retain(3, newLastPerKey(size)) // nothing of it is needed
-	write(3, 1, 1, 3, 1)
-	write(9, 1, 1, 1, 0) // may be voided: it keeps the first segment
-	for fill(); !strings.Contains(m.log.Place(2, filled), "0000000002.seg"); fill() {
-		if filled == 100 {
+// voidedLog is a log whose first segment has entries 1 to 3 of group 3 and an entry of group 9 that may be
+// voided, which keeps it. Entry 2 in the second segment voided 2 and 3. Nothing of group 3 is needed.
+type voidedLog struct {
+	*manualLog
+	t      *testing.T
+	filled uint64 // entries of group 2
+	before string // segments that verify found
+}
+
+const voidedBytes = 3000
+
+func newVoidedLog(t *testing.T, second func(l *voidedLog)) *voidedLog {
+	l := &voidedLog{manualLog: newManualLog(t, 1, func(cfg *journal.Config) { cfg.SegmentBytes = segmentBytes }), t: t}
+	l.log.Retain(3, newLastPerKey(voidedBytes))
+	l.write(3, 1, 1, 3, 1)
+	l.write(9, 1, 1, 1, 0)
+	for l.fill(); !strings.Contains(l.log.Place(2, l.filled), "0000000002.seg"); l.fill() {
+		if l.filled == 100 {
 			t.Fatal("the second segment is never written")
 		}
 	}
-	write(3, 2, 2, 1, 2) // voids what the first segment has from 2 on
-	m.log.Compact(3, 2)
-	m.work()
+	second(l)
+	l.write(3, 2, 2, 1, 2)
+	return l
+}
 
-	before := ""
-	verify := func() {
-		now := segments()
-		if now == before {
-			return
-		}
-		before = now
-		crashed := &manualLog{mem: m.mem.Crash(vfs.LoseUnsynced, 1), manifest: m.manifest.Clone(), now: m.now}
-		crashed.open(t, 2, nil)
-		defer closeLog(t, crashed.log)
-		b := make([]byte, size)
-		if err := crashed.log.ReadAt(3, 2, 0, b); err == nil && !bytes.Equal(b, keyData(2, 2, size)) {
-			t.Fatalf("with %s entry 2 is read as %.20q, which was voided", now, b)
-		}
-		if err := crashed.log.ReadAt(3, 3, 0, b); err == nil {
-			t.Fatalf("with %s entry 3 is read as %.20q, which was voided", now, b)
-		}
+// write appends n entries of a term to a group and does all there is to do.
+func (l *voidedLog) write(group, index, term uint64, n int, commit uint64) {
+	l.append(group, index, term, n, commit)
+	l.work()
+}
+
+func (l *voidedLog) append(group, index, term uint64, n int, commit uint64) {
+	w := journal.Write{Group: group, State: &journal.HardState{Term: term, Commit: commit}, Done: func() {}}
+	for i := range uint64(n) {
+		w.Entries = append(w.Entries, journal.Entry{Index: index + i, Term: term, Data: keyData(int(term), index+i, voidedBytes)})
 	}
-	turn := func() {
-		fill()
-		for verify(); m.log.Work(); verify() {
-		}
+	l.log.Append(w)
+}
+
+// fill writes an entry that takes room, and releases the one before. It works on until there is nothing to
+// do.
+func (l *voidedLog) fill() {
+	l.appendFiller()
+	l.work()
+}
+
+func (l *voidedLog) appendFiller() {
+	l.log.Release(2, l.filled)
+	l.filled++
+	l.append(2, l.filled, 1, 1, l.filled)
+	l.now = l.now.Add(2 * time.Second)
+}
+
+// turn writes an entry and does what there is to do; no crash in between brings a voided entry back.
+func (l *voidedLog) turn() {
+	l.fill()
+	for l.verify(); l.log.Work(); l.verify() {
 	}
+}
+
+func (l *voidedLog) segments() string {
+	list, err := l.mem.List("/journal")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return strings.Join(slices.DeleteFunc(list, func(n string) bool { return !strings.HasSuffix(n, ".seg") }), " ")
+}
+
+// verify crashes when there are other segments than before, and reads what was voided.
+func (l *voidedLog) verify() {
+	now := l.segments()
+	if now == l.before {
+		return
+	}
+	l.before = now
+	crashed := &manualLog{mem: l.mem.Crash(vfs.LoseUnsynced, 1), manifest: l.manifest.Clone(), now: l.now}
+	crashed.open(l.t, 2, nil)
+	defer closeLog(l.t, crashed.log)
+	b := make([]byte, voidedBytes)
+	if err := crashed.log.ReadAt(3, 2, 0, b); err == nil && !bytes.Equal(b, keyData(2, 2, voidedBytes)) {
+		l.t.Fatalf("with %s entry 2 is read as %.20q, which was voided", now, b)
+	}
+	if err := crashed.log.ReadAt(3, 3, 0, b); err == nil {
+		l.t.Fatalf("with %s entry 3 is read as %.20q, which was voided", now, b)
+	}
+}
+
+// endsInOrder demands that both segments are there as long as the first has to stay, and that it goes first.
+func (l *voidedLog) endsInOrder() {
 	for range 100 {
-		turn()
+		l.turn()
 	}
-	if now := segments(); !strings.Contains(now, "0000000001.seg") || !strings.Contains(now, "0000000002.seg") {
-		t.Fatalf("one of the first two segments is gone: %s", now)
+	if now := l.segments(); !strings.Contains(now, "0000000001.seg") || !strings.Contains(now, "0000000002.seg") {
+		l.t.Fatalf("one of the first two segments is gone: %s", now)
 	}
-	write(9, 2, 1, 1, 2) // now it can be moved
-	for n := 0; strings.Contains(segments(), "0000000002.seg"); n++ {
-		if turn(); n == 100 {
-			t.Fatalf("the first two segments are still there: %s", segments())
+	l.write(9, 2, 1, 1, 2) // now it can be moved
+	for n := 0; strings.Contains(l.segments(), "0000000002.seg"); n++ {
+		if l.turn(); n == 100 {
+			l.t.Fatalf("the first two segments are still there: %s", l.segments())
 		}
 	}
-	if now := segments(); strings.Contains(now, "0000000001.seg") {
-		t.Errorf("the second segment went before the first: %s", now)
+	if now := l.segments(); strings.Contains(now, "0000000001.seg") {
+		l.t.Errorf("the second segment went before the first: %s", now)
 	}
-	closeLog(t, m.log)
+	closeLog(l.t, l.log)
+}
+
+// Entries that were voided, and that only a younger segment says so of once the log begins behind them, stay
+// void: their segment goes first, and when it cannot go, the younger one waits. No crash brings them back.
+func TestMoverGivesVoidedEntriesBackFirst(t *testing.T) {
+	l := newVoidedLog(t, func(*voidedLog) {})
+	l.log.Compact(3, 2)
+	l.work()
+	l.endsInOrder()
+}
+
+// The same when the log begins behind them only after the younger segment was chosen, and before what it has
+// of the group was looked at.
+func TestMoverLooksForVoidedEntriesAgain(t *testing.T) {
+	const entries = 530 // more than the mover looks at in one step
+	l := newVoidedLog(t, func(l *voidedLog) {
+		w := journal.Write{Group: 1, State: &journal.HardState{Term: 1, Commit: entries}, Done: func() {}}
+		for i := range uint64(entries) {
+			w.Entries = append(w.Entries, journal.Entry{Index: i + 1, Term: 1, Data: []byte{1}})
+		}
+		l.log.Append(w)
+		l.work()
+	})
+	for n := 0; l.log.Stats().Moved == 0; n++ { // the second segment
+		if n == 100 {
+			t.Fatalf("nothing is moved: %s", l.segments())
+		}
+		l.appendFiller()
+		for l.log.Stats().Moved == 0 && l.log.Work() {
+		}
+	}
+	l.log.Compact(3, 2)
+	l.work()
+	l.endsInOrder()
 }

@@ -100,6 +100,13 @@ func (f osFile) Allocate(size int64) error {
 	return nil
 }
 
+func (f osFile) StartWrite(off, n int64) error {
+	if err := startWrite(f.File, off, n); err != nil {
+		return fmt.Errorf("start to write %d bytes at %d of %q: %w", n, off, f.Name(), err)
+	}
+	return nil
+}
+
 func (f osFile) SyncData() error {
 	if err := syncData(f.File); err != nil {
 		return fmt.Errorf("sync data of %q: %w", f.Name(), err)

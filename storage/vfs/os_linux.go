@@ -18,6 +18,15 @@ func allocate(f *os.File, size int64) error {
 
 func syncData(f *os.File) error { return retry(f, unix.Fdatasync) }
 
+// startWrite begins to write the dirty pages of a range. Errors of the disk come out of the sync that follows.
+func startWrite(f *os.File, off, n int64) error {
+	err := retry(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+	if err == unix.ENOSYS {
+		return nil
+	}
+	return err
+}
+
 // FreeBytes returns how much may still be written in a directory of the machine.
 func FreeBytes(dir string) (int64, error) {
 	var st unix.Statfs_t

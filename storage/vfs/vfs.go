@@ -46,6 +46,9 @@ type File interface {
 	// Allocate reserves the blocks of the first size bytes and extends the file to at least size
 	// bytes, new bytes read as zero. errors.ErrUnsupported: the file system cannot reserve.
 	Allocate(size int64) error
+	// StartWrite lets the disk begin with n bytes at off that were written, and waits for nothing. It promises
+	// nothing: that is for Sync.
+	StartWrite(off, n int64) error
 	// Sync makes contents and size durable (fsync).
 	Sync() error
 	// SyncData makes contents durable, and of the metadata what is needed to read them (fdatasync).

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,77 @@ func TestClusterStepsDown(t *testing.T) {
 		l.progress("after step-downs of a consumer and of the meta group")
 	}
 	l.finish()
+}
+
+// TestClusterHandsOver stops each node cleanly while it leads a stream: others lead before it goes, so those that publish
+// elsewhere notice next to nothing.
+func TestClusterHandsOver(t *testing.T) {
+	c := newCluster(t, 3, func(o *cluster.Options) { o.Routers = []string{o.Program} })
+	if c.stock {
+		t.Skip("nats-server moves its leaders in another way")
+	}
+	c.must(c.Start())
+	c.formed()
+	nc, js := c.client(c.Routers()[0])
+	ctx := c.context(4 * time.Minute)
+	var streams []string
+	var all []*probes
+	for i := range c.Storage() {
+		name := fmt.Sprint("LED", i)
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{name}, Replicas: 3})
+		c.must(err)
+		streams = append(streams, name)
+		all = append(all, probing(t, name, func(ctx context.Context, n int) error {
+			_, err := js.Publish(ctx, name, fmt.Appendf(nil, "%d", n), jetstream.WithRetryAttempts(0), jetstream.WithMsgID(fmt.Sprint(n)))
+			return err
+		}))
+	}
+	for _, n := range c.Storage() {
+		for _, stream := range streams {
+			if c.leader(stream) != n {
+				_, err := workload.StepDown(ctx, nc, stream, n.Name)
+				c.must(err)
+			}
+		}
+		begun := time.Now()
+		c.must(n.Stop())
+		stopped := time.Now()
+		c.must(n.Start())
+		c.healthy()
+		for _, p := range all {
+			gap := p.gap(begun, time.Now())
+			t.Logf("%s stops within %s: %s: nothing acknowledged for at most %s", n.Name, stopped.Sub(begun).Round(time.Millisecond),
+				p.name, gap.Round(time.Millisecond))
+			if gap > vanishLimit {
+				t.Errorf("%s: nothing acknowledged for %s", p.name, gap)
+			}
+		}
+		if tail := n.Log.Tail(-1); !strings.Contains(tail, "leadership handed over, since this node stops") {
+			t.Errorf("%s has handed nothing over:\n%s", n.Name, tail)
+		}
+	}
+	for i, p := range all {
+		p.end()
+		content, err := workload.Read(ctx, nc, streams[i])
+		c.must(err)
+		if err := p.kept(content); err != nil {
+			t.Errorf("%s: %v", p.name, err)
+		}
+	}
+}
+
+// kept compares the numbers of the probes that were acknowledged with a stream: each must be there once.
+func (p *probes) kept(content *workload.Content) error {
+	there := map[string]int{}
+	for _, m := range content.Messages {
+		there[string(m.Data)]++
+	}
+	for i, x := range p.list {
+		if n := there[fmt.Sprint(x.n)]; x.err == nil && n != 1 {
+			return fmt.Errorf("publish %d of %d, acknowledged at %s, is there %d times", i, len(p.list), x.answered, n)
+		}
+	}
+	return nil
 }
 
 // TestClusterScales changes the number of replicas of a stream and of a bucket while they are written.

@@ -38,6 +38,7 @@ type probes struct {
 
 // probe is a request and, if it was answered, when.
 type probe struct {
+	n              int
 	sent, answered time.Time
 	err            error
 }
@@ -66,7 +67,7 @@ func (p *probes) one(n int) {
 	err := p.ask(ctx, n)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list = append(p.list, probe{sent, time.Now(), err})
+	p.list = append(p.list, probe{n, sent, time.Now(), err})
 }
 
 // end waits for the probes that are on their way.
@@ -85,6 +86,23 @@ func (p *probes) answeredAfter(at time.Time) (first time.Time) {
 		}
 	}
 	return first
+}
+
+// gap returns the longest time between two times in which no probe was answered.
+func (p *probes) gap(from, to time.Time) (longest time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	times := []time.Time{from, to}
+	for _, x := range p.list {
+		if x.err == nil && x.answered.After(from) && x.answered.Before(to) {
+			times = append(times, x.answered)
+		}
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	for i, t := range times[1:] {
+		longest = max(longest, t.Sub(times[i]))
+	}
+	return longest
 }
 
 // report tells how the probes fared that were sent within two seconds before, and after a node vanished:

@@ -1,5 +1,5 @@
 // Command millrace is the operator's tool. It is a client of a running server, except for the verbs
-// that build and try plugins locally. main.go finds the verb; each verb has its own file.
+// that build and try plugins, flash disks and boot images locally. main.go finds the verb; each verb has its own file.
 package main
 
 import (
@@ -65,6 +65,7 @@ var errUsage = errors.New("usage")
 func loneVerbs() []verb {
 	return []verb{
 		{"flash", "IMAGE DISK", "write an image and a node's configuration to a disk or a file, and read it back", runFlash},
+		{"qemu", "VERB", "boot an image in QEMU: run, up, status, console, kill, start, powercut, cut, delay, drop, heal, down", runQEMU},
 	}
 }
 

@@ -37,6 +37,9 @@ const (
 	nextAnswer   = 700 * time.Millisecond
 	healthAnswer = 5 * time.Second
 	boxAnswer    = time.Second
+
+	// slowFactor is how many times as long as the first answer each of the others may take, up to firstAnswer.
+	slowFactor = 10
 )
 
 // node is a server of the cluster. Its box is nil when it does not run on one.
@@ -60,6 +63,7 @@ type serverAnswer struct {
 }
 
 // askAll asks everybody and calls each with every answer, until each says that it has all, or none has come for the time next.
+// Where the first answer takes long, as from emulated machines, the others are given more time than that.
 func askAll(ctx context.Context, conn *nats.Conn, subject string, next time.Duration, each func([]byte) (all bool, err error)) error {
 	inbox := conn.NewRespInbox()
 	sub, err := conn.SubscribeSync(inbox)
@@ -70,6 +74,7 @@ func askAll(ctx context.Context, conn *nats.Conn, subject string, next time.Dura
 	if err := conn.PublishRequest(subject, inbox, nil); err != nil {
 		return fmt.Errorf("ask %s: %w", subject, err)
 	}
+	began := time.Now()
 	for wait := max(firstAnswer, next); ; wait = next {
 		waiting, cancel := context.WithTimeout(ctx, wait)
 		m, err := sub.NextMsgWithContext(waiting)
@@ -79,6 +84,9 @@ func askAll(ctx context.Context, conn *nats.Conn, subject string, next time.Dura
 			return nil
 		case err != nil:
 			return fmt.Errorf("ask %s: %w", subject, err)
+		}
+		if !began.IsZero() {
+			next, began = max(next, min(firstAnswer, slowFactor*time.Since(began))), time.Time{}
 		}
 		all, err := each(m.Data)
 		if err != nil {
@@ -214,6 +222,11 @@ func askBox(ctx context.Context, conn *nats.Conn, timeout time.Duration, id, ver
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	return requestBox(ctx, conn, id, verb, data, out)
+}
+
+// requestBox asks one box, with a request as it is.
+func requestBox(ctx context.Context, conn *nats.Conn, id, verb string, data []byte, out any) error {
 	m, err := conn.RequestWithContext(ctx, boxapi.Subject(id, verb), data)
 	if err != nil {
 		return fmt.Errorf("ask the box for %s: %w", verb, err)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -26,11 +28,15 @@ type fakeBox struct {
 	health   boxapi.Health
 	image    []byte
 	size     int64
+	window   int64            // how far behind its end chunks of the image may begin
+	chunks   map[int64][]byte // of the image
+	flying   int64            // so many chunks were on their way at a time
 	starts   int
 	asked    []string
 	members  []string // of its cluster, the leader first
 	rollBack bool     // it does not like new versions
 	dropOnce bool     // one chunk is lost
+	silent   bool     // chunks are not answered
 }
 
 // newFakeBox starts a box of that name on the server.
@@ -38,7 +44,8 @@ func newFakeBox(t *testing.T, url, name, role string) *fakeBox {
 	t.Helper()
 	b := &fakeBox{
 		t: t, conn: servicetest.Connect(t, url), id: "N" + name, health: boxapi.Health{Status: "ok"},
-		info: boxapi.Info{Name: name, Role: role, Version: "1.0", Started: time.Unix(1, 0), Addresses: []string{"10.0.0.1"}},
+		window: 1 << 20,
+		info:   boxapi.Info{Name: name, Role: role, Version: "1.0", Started: time.Unix(1, 0), Addresses: []string{"10.0.0.1"}},
 	}
 	for _, s := range []string{"$SYS.REQ.SERVER.PING", "$SYS.REQ.SERVER.PING.HEALTHZ", "$SYS.REQ.SERVER.PING.JSZ", boxapi.Ping, boxapi.Prefix + "*.>"} {
 		if _, err := b.conn.Subscribe(s, b.serve); err != nil {
@@ -83,6 +90,9 @@ func (b *fakeBox) serve(m *nats.Msg) {
 	if m.Subject != boxapi.Ping {
 		b.asked = append(b.asked, verb)
 	}
+	if b.silent && verb == boxapi.VerbData {
+		return
+	}
 	out, err := b.answer(verb, m.Data)
 	a := boxapi.Answer{Server: b.id}
 	if err != nil {
@@ -123,17 +133,23 @@ func (b *fakeBox) answer(verb string, data []byte) (any, error) {
 	case boxapi.VerbUpload:
 		var r boxapi.UploadRequest
 		decode(&r)
-		b.size = r.Size
-		return boxapi.Upload{Offset: int64(len(b.image))}, nil
-	case boxapi.VerbChunk:
-		var r boxapi.Chunk
-		decode(&r)
-		if b.dropOnce {
+		b.size, b.chunks = r.Size, make(map[int64][]byte)
+		return boxapi.Upload{Offset: int64(len(b.image)), Window: b.window}, nil
+	case boxapi.VerbData:
+		r, err := boxapi.DecodeChunk(data)
+		if err != nil {
+			return nil, err
+		}
+		if b.dropOnce && r.Offset > 0 {
 			b.dropOnce = false
 			return nil, fmt.Errorf("disk busy")
 		}
-		b.image = append(b.image, r.Data...)
-		return boxapi.Upload{Offset: int64(len(b.image))}, nil
+		b.flying = max(b.flying, (r.Offset-int64(len(b.image)))/int64(len(r.Data))+1)
+		b.chunks[r.Offset] = r.Data
+		for next, ok := b.chunks[int64(len(b.image))]; ok; next, ok = b.chunks[int64(len(b.image))] {
+			b.image = append(b.image, next...)
+		}
+		return boxapi.Upload{Offset: int64(len(b.image)), Window: b.window}, nil
 	case boxapi.VerbInstall:
 		if int64(len(b.image)) != b.size {
 			return nil, fmt.Errorf("%d bytes of %d", len(b.image), b.size)
@@ -220,15 +236,41 @@ func TestNodeUpdate(t *testing.T) {
 	b.dropOnce = true
 	image := versionFile(t, "1.1")
 	code, stdout, stderr := millrace(t, env, "", "node", "update", "box-1", image)
-	if code != exitOK || !strings.Contains(stdout, "1.1 has proven itself") || !strings.Contains(stderr, "upload interrupted: disk busy") {
+	if code != exitOK || !strings.Contains(stdout, "1.1 has proven itself") || !strings.Contains(stderr, "upload interrupted at byte ") ||
+		!strings.Contains(stderr, "disk busy") {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
 	b.mu.Lock()
+	if whole, err := os.ReadFile(image); err != nil || !bytes.Equal(b.image, whole) {
+		t.Errorf("the box has %d bytes, and they are not the image's (%v)", len(b.image), err)
+	}
 	b.info.Version, b.rollBack, b.image = "1.0", true, nil
 	b.mu.Unlock()
 	code, _, stderr = millrace(t, env, "", "node", "update", "box-1", image)
 	if code != exitFailure || !strings.Contains(stderr, "1.1 did not prove itself, 1.0 runs again") {
 		t.Errorf("taken back: exit code %d\n%s", code, stderr)
+	}
+}
+
+// A box that says nothing of how much it takes at a time is sent one chunk after the other, and one that does not answer is
+// given up.
+func TestNodeUpdateSlowBox(t *testing.T) {
+	url := servicetest.Server(t)
+	env := map[string]string{"NATS_URL": url}
+	b := newFakeBox(t, url, "box-1", boxapi.RoleStorage)
+	b.mu.Lock()
+	b.window = 0
+	b.mu.Unlock()
+	image := versionFile(t, "1.1")
+	if code, stdout, stderr := millrace(t, env, "", "node", "update", "box-1", image); code != exitOK || b.flying > 1 {
+		t.Errorf("exit code %d, %d chunks at a time\n%s%s", code, b.flying, stdout, stderr)
+	}
+	b.mu.Lock()
+	b.info.Version, b.image, b.silent = "1.0", nil, true
+	b.mu.Unlock()
+	code, _, stderr := millrace(t, env, "", "node", "update", "-timeout", "100ms", "box-1", image)
+	if code != exitFailure || !strings.Contains(stderr, "upload given up: ") || !strings.Contains(stderr, "no answer for 100ms") {
+		t.Errorf("no answer: exit code %d\n%s", code, stderr)
 	}
 }
 

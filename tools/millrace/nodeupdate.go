@@ -21,8 +21,11 @@ const (
 	// installTime is how long a box may take to check and write an image.
 	installTime = 5 * time.Minute
 
-	// uploadTries is how often an upload is gone on with after an error.
+	// uploadTries is how often an upload is tried without getting on.
 	uploadTries = 5
+
+	// tellEvery is how often it is said how far an upload is.
+	tellEvery = 10 * time.Second
 
 	// pollEvery is how often a box is looked for while it starts.
 	pollEvery = time.Second
@@ -104,40 +107,45 @@ func (c *call) install(ctx context.Context, conn *nats.Conn, timeout time.Durati
 	return nil
 }
 
-// upload sends an image piece by piece, each after the answer to the one before. After an error it asks
-// how far the box has come and goes on from there.
+// upload sends an image, with some chunks at a time on their way. After an error it asks how far the box has come and goes
+// on from there.
 func (c *call) upload(ctx context.Context, conn *nats.Conn, timeout time.Duration, n node, im fileImage) error {
-	size := int64(len(im.data))
-	// In JSON four bytes stand for three, and the rest of a chunk takes little.
-	piece := min(boxapi.MaxChunk, (conn.MaxPayload()-1024)/4*3)
-	if piece <= 0 {
+	u := upload{conn: conn, timeout: timeout, box: n.ID, image: im, piece: min(boxapi.MaxChunk, conn.MaxPayload()-1024)}
+	if u.piece <= 0 {
 		return fmt.Errorf("the server takes payloads of %d bytes only", conn.MaxPayload())
 	}
-	var last error
-	for range uploadTries {
-		var at boxapi.Upload
-		err := askBox(ctx, conn, timeout, n.ID, boxapi.VerbUpload, boxapi.UploadRequest{Size: size, SHA256: im.sum}, &at)
+	began, told := time.Now(), time.Now()
+	size := int64(len(im.data))
+	u.progress = func(at int64) {
+		if time.Since(told) >= tellEvery {
+			told = time.Now()
+			fmt.Fprintf(c.stdout, "%s: %d %% uploaded\n", n.Name, at*100/size)
+		}
+	}
+	for tries := uploadTries; ; {
+		at, err := u.begin(ctx)
 		if err == nil && at.Offset > 0 {
 			fmt.Fprintf(c.stdout, "%s: going on at byte %d\n", n.Name, at.Offset)
 		}
-		for err == nil && at.Offset < size {
-			chunk := boxapi.Chunk{SHA256: im.sum, Offset: at.Offset, Data: im.data[at.Offset:min(size, at.Offset+piece)]}
-			before := at.Offset
-			err = askBox(ctx, conn, timeout, n.ID, boxapi.VerbChunk, chunk, &at)
-			if err == nil && (at.Offset <= before || at.Offset > size) {
-				return fmt.Errorf("the upload went from byte %d to %d of %d", before, at.Offset, size)
-			}
-		}
+		from := at.Offset
 		if err == nil {
-			return nil
+			at, err = u.send(ctx, at)
 		}
-		if ctx.Err() != nil {
+		switch {
+		case err == nil:
+			fmt.Fprintf(c.stdout, "%s: uploaded in %.1f s\n", n.Name, time.Since(began).Seconds())
+			return nil
+		case ctx.Err() != nil:
 			return err
 		}
-		last = err
-		fmt.Fprintf(c.stderr, "%s: upload interrupted: %v\n", n.Name, err)
+		if tries--; at.Offset > from {
+			tries = uploadTries // it gets on
+		}
+		fmt.Fprintf(c.stderr, "%s: upload interrupted at byte %d of %d: %v\n", n.Name, at.Offset, size, err)
+		if tries == 0 {
+			return fmt.Errorf("upload given up: %w", err)
+		}
 	}
-	return fmt.Errorf("upload given up: %w", last)
 }
 
 // awaitVersion waits until a box runs the version and has made it the good one, or has gone back.

@@ -1,10 +1,11 @@
 //go:build qemu
 
-package main
+package qemu
 
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -44,21 +45,26 @@ func (a *admin) want(ctx context.Context, stdin string, args []string, texts ...
 	}
 }
 
+// ask returns what a box says of itself.
+func (a *admin) ask(ctx context.Context, name string) (info boxapi.Info, err error) {
+	out, err := a.run(ctx, "", "info", name)
+	if err != nil {
+		return info, fmt.Errorf("%w: %s", err, out)
+	}
+	return info, json.Unmarshal([]byte(out), &info)
+}
+
 // await returns what a box says of itself, once it is well and has started after a time.
 func (a *admin) await(ctx context.Context, name string, after time.Time) boxapi.Info {
 	a.t.Helper()
 	for {
-		out, err := a.run(ctx, "", "info", name)
-		var info boxapi.Info
-		if err == nil {
-			err = json.Unmarshal([]byte(out), &info)
-		}
+		info, err := a.ask(ctx, name)
 		if err == nil && info.Health.OK() && info.Started.After(after) {
 			return info
 		}
 		select {
 		case <-ctx.Done():
-			a.t.Fatalf("%s is not well: %v, last: %s (error %v)", name, ctx.Err(), out, err)
+			a.t.Fatalf("%s is not well: %v, last: %+v (error %v)", name, ctx.Err(), info, err)
 		case <-time.After(time.Second):
 		}
 	}

@@ -1,6 +1,6 @@
 //go:build qemu
 
-package main
+package qemu
 
 import (
 	"fmt"

@@ -1,11 +1,12 @@
 //go:build qemu
 
-package main
+package qemu
 
 import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,14 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
+
+// long skips a test that takes minutes unless `make boot-long` runs it.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("MILLRACE_BOOT_LONG") == "" {
+		t.Skip("takes some minutes: MILLRACE_BOOT_LONG=1 runs it")
+	}
+}
 
 // fleetConn is a client of a fleet.
 type fleetConn struct {
@@ -62,6 +71,7 @@ func testFleet(t *testing.T, c fleetConfig) *fleet {
 
 // ledger is what was published to a stream and acknowledged.
 type ledger struct {
+	t      *testing.T
 	stream string
 	news   chan struct{} // has room for one
 
@@ -83,6 +93,10 @@ const (
 
 	// maxPending is how many messages may wait for their acknowledgement.
 	maxPending = 500
+
+	// A message that was not acknowledged is tried again after a pause that doubles from the one to the other.
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
 )
 
 // newLedger makes a stream of that name, as soon as the cluster can.
@@ -95,7 +109,7 @@ func newLedger(ctx context.Context, t *testing.T, js jetstream.JetStream, stream
 		})
 		cancel()
 		if err == nil {
-			return &ledger{stream: stream, news: make(chan struct{}, 1), acked: make(map[uint64]uint64)}
+			return &ledger{t: t, stream: stream, news: make(chan struct{}, 1), acked: make(map[uint64]uint64)}
 		}
 		select {
 		case <-ctx.Done():
@@ -138,8 +152,11 @@ func (l *ledger) begin(ctx context.Context, t *testing.T, every time.Duration, c
 	return stop
 }
 
-// publish publishes message n, with its number as message id, until it is acknowledged or ctx ends.
+// publish publishes message n, with its number as message id, until it is acknowledged or ctx ends. A cluster without a leader
+// answers at once, so the pauses between tries grow: hundreds that wait and try ten times a second are more than an emulated
+// cluster can refuse, and it would never get to elect a leader.
 func (l *ledger) publish(ctx context.Context, n uint64, clients []*fleetConn) {
+	pause := firstPause
 	for turn := n; ctx.Err() == nil; turn++ {
 		if c := clients[turn%uint64(len(clients))]; c.nc.IsConnected() {
 			once, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -151,10 +168,11 @@ func (l *ledger) publish(ctx context.Context, n uint64, clients []*fleetConn) {
 				return
 			}
 		}
-		select { // a cluster without a leader answers at once
+		select {
 		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(pause):
 		}
+		pause = min(2*pause, lastPause)
 	}
 }
 
@@ -166,6 +184,7 @@ func (l *ledger) note(n, sequence uint64) {
 	now := time.Now()
 	if took := now.Sub(l.last); !l.last.IsZero() && took >= longGap {
 		l.gaps = append(l.gaps, gap{l.last, took})
+		l.t.Logf("stream %s: nothing acknowledged for %.2f s", l.stream, took.Seconds())
 	}
 	l.last = now
 	select {

@@ -1,6 +1,6 @@
 //go:build qemu
 
-package main
+package qemu
 
 import (
 	"context"
@@ -22,12 +22,8 @@ const maxGap = 8 * time.Second
 
 // A fleet of three gets a new version, one box after the other, while messages are published to streams with leaders on
 // all of them. At most one box is away at a time, publishing goes on, and every acknowledged message is there.
-//
-// It takes some minutes and so runs only with MILLRACE_BOOT_LONG=1.
 func TestFleetUpdate(t *testing.T) {
-	if os.Getenv("MILLRACE_BOOT_LONG") == "" {
-		t.Skip("takes some minutes: MILLRACE_BOOT_LONG=1 runs it")
-	}
+	long(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	t.Cleanup(cancel)
 	millrace := buildMillrace(ctx, t)
@@ -54,7 +50,7 @@ func TestFleetUpdate(t *testing.T) {
 	var ledgers []*ledger
 	for _, stream := range []string{"A", "B", "C"} {
 		l := newLedger(ctx, t, clients[0].js, stream, 3)
-		l.begin(ctx, t, 150*time.Millisecond, clients...)
+		l.begin(ctx, t, 300*time.Millisecond, clients...)
 		l.more(ctx, t, 20)
 		ledgers = append(ledgers, l)
 	}

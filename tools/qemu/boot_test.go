@@ -1,6 +1,6 @@
 //go:build qemu
 
-package main
+package qemu
 
 import (
 	"bytes"
@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"millrace/appliance/boxapi"
 	"millrace/board"
 	"millrace/image"
 	"millrace/tools/qemu/vm"
@@ -217,8 +218,8 @@ func checkMessages(ctx context.Context, t *testing.T, v *vm.VM, acked uint64) ui
 	return state.LastSeq
 }
 
-// A disk with somebody's data is refused loudly and not changed by a byte; the box serves without
-// streams.
+// A disk with somebody's data is refused loudly and not changed by a byte; the box serves without streams. When its
+// operator says so, with the serial number of the disk, the box takes it.
 func TestBoxLeavesForeignDiskAlone(t *testing.T) {
 	ctx := testContext(t)
 	data := filepath.Join(t.TempDir(), "data.img")
@@ -227,7 +228,12 @@ func TestBoxLeavesForeignDiskAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := fileSum(t, data)
-	v := bootBox(ctx, t, testConfig(t, data))
+	c := testConfig(t, data)
+	ownDisk(t, &c, `accounts { $SYS { users: [ { user: admin, password: admin } ] } }
+appliance { hostname: box-1, ntp: off }
+`, 1<<30)
+	c.Reboots = true
+	v := bootBox(ctx, t, c)
 	for _, want := range []string{"disk vdb holds data that is not Millrace's", "no data disk: this box is a router, streams are off", "store none"} {
 		wantConsole(ctx, t, v, want)
 	}
@@ -245,10 +251,24 @@ func TestBoxLeavesForeignDiskAlone(t *testing.T) {
 	if _, err := sub.NextMsg(apiTimeout); err != nil {
 		t.Errorf("core NATS does not work: %v", err)
 	}
-	powerDown(ctx, t, v)
+	a := &admin{t: t, millrace: buildMillrace(ctx, t), url: "nats://" + v.Addr(natsPort)}
+	router := a.await(ctx, "box-1", time.Time{})
+	a.want(ctx, "", []string{"disks", "box-1"}, "vdb", "unknown data at byte 3145728")
+	if out, err := a.run(ctx, "", "disks", "box-1", "-take", "vdb", "-yes-erase", "vdb"); err == nil {
+		t.Errorf("the disk was taken without its serial number: %s", out)
+	}
 	if after := fileSum(t, data); after != before {
 		t.Error("the foreign disk was changed")
 	}
+	a.want(ctx, "", []string{"disks", "box-1", "-take", "vdb", "-yes-erase", "data"}, "takes disk vdb and starts anew")
+	if info := a.await(ctx, "box-1", router.Started); info.Role != boxapi.RoleStorage || info.Key != router.Key {
+		t.Errorf("with the disk: %+v", info)
+	}
+	_, js = connect(t, v)
+	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {
+		t.Errorf("no stream on the disk that was taken: %v", err)
+	}
+	powerDown(ctx, t, v)
 }
 
 // The configuration that flashing put on the image rules: users, hostname and fixed address.
@@ -336,11 +356,7 @@ func fileSum(t *testing.T, path string) [sha256.Size]byte {
 func TestRunCommand(t *testing.T) {
 	ctx := testContext(t)
 	c := testConfig(t, "")
-	bin := filepath.Join(t.TempDir(), "qemu")
-	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	cmd := exec.CommandContext(ctx, bin, "run", "-direct", "-image", c.Image, "-port", "0",
+	cmd := exec.CommandContext(ctx, buildMillrace(ctx, t), "qemu", "run", "-direct", "-image", c.Image, "-port", "0",
 		"-data", filepath.Join(t.TempDir(), "data.img"), "-log", filepath.Join(t.TempDir(), "log"))
 	out := &watcher{text: "^C powers the box off", seen: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = out, out

@@ -1,4 +1,4 @@
-package main
+package qemu
 
 import (
 	"bufio"
@@ -20,7 +20,7 @@ import (
 	"millrace/tools/qemu/vm"
 )
 
-// controlName is the socket by which the other commands reach `qemu up`, in the folder of the fleet. Each
+// controlName is the socket by which the other commands reach `millrace qemu up`, in the folder of the fleet. Each
 // connection carries one line with a command, and back text that ends with a line "ok" or "error: …".
 const controlName = "control"
 
@@ -30,7 +30,7 @@ const maxCommand = 1024
 // control carries out commands on a fleet.
 type control struct {
 	fleet *fleet
-	stop  func() // ends `qemu up`
+	stop  func() // ends `millrace qemu up`
 	wg    sync.WaitGroup
 }
 
@@ -38,7 +38,7 @@ type control struct {
 func listen(dir string) (net.Listener, error) {
 	path := filepath.Join(dir, controlName)
 	if conn, err := net.Dial("unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("a fleet runs in %s already (qemu down ends it)", dir), conn.Close())
+		return nil, errors.Join(fmt.Errorf("a fleet runs in %s already (millrace qemu down ends it)", dir), conn.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("make control socket: %w", err)
@@ -169,7 +169,7 @@ func ask(ctx context.Context, dir string, words []string, w io.Writer) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", filepath.Join(dir, controlName))
 	if err != nil {
-		return fmt.Errorf("no fleet runs in %s (qemu up): %w", dir, err)
+		return fmt.Errorf("no fleet runs in %s (millrace qemu up): %w", dir, err)
 	}
 	defer conn.Close()
 	if _, err := fmt.Fprintln(conn, strings.Join(words, " ")); err != nil {

@@ -1,12 +1,10 @@
-package main
+package qemu
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,12 +26,11 @@ const (
 	wellTimeout = time.Minute
 )
 
-// runUp boots a fleet and keeps it until it is told to end.
-func runUp(ctx context.Context, restore func(), args []string) error {
-	set := flag.NewFlagSet("qemu up", flag.ExitOnError)
-	set.Usage = func() { fmt.Fprint(set.Output(), usage); set.PrintDefaults() }
+// up boots a fleet and keeps it until it is told to end.
+func (cmd *command) up(ctx context.Context, args []string) error {
+	set := cmd.set
 	boardName := set.String("board", "qemu-amd64", "board of the image")
-	c := fleetConfig{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	c := fleetConfig{Logger: cmd.logger()}
 	set.StringVar(&c.Image, "image", ".build/millrace.img", "disk image `file`, without a configuration")
 	set.StringVar(&c.Dir, "dir", fleetDir, "`folder` of the machines' disks and console logs")
 	set.IntVar(&c.Nodes, "nodes", 3, "machines with a data disk")
@@ -50,7 +47,7 @@ func runUp(ctx context.Context, restore func(), args []string) error {
 	})
 	set.StringVar(&c.ConfigDir, "configs", "", "`folder` with a n1.conf, … r1.conf for new system disks (default: a cluster of all)")
 	parallel := set.Int("parallel", 2, "how many machines boot at the same time")
-	if err := set.Parse(args); err != nil {
+	if err := cmd.parse(args); err != nil {
 		return err
 	}
 	if set.NArg() > 0 || *parallel < 1 {
@@ -61,7 +58,7 @@ func runUp(ctx context.Context, restore func(), args []string) error {
 		return fmt.Errorf("no board %q", *boardName)
 	}
 	c.DataBytes = *dataGiB << 30
-	return keepFleet(ctx, restore, c, *parallel, os.Stdout)
+	return keepFleet(ctx, restore, c, *parallel, cmd.stdout)
 }
 
 // keepFleet boots a fleet, serves commands, and powers it off in the end.
@@ -89,7 +86,7 @@ func keepFleet(ctx context.Context, restore func(), c fleetConfig, parallel int,
 		f.waitWell(ctx, w)
 		fmt.Fprintf(w, "\n%d machines serve after %.1f s:\n\n", len(f.machines), time.Since(began).Seconds())
 		err = ctl.status(w)
-		fmt.Fprintf(w, "\nqemu status | console N | kill N | start N | powercut N | cut N M | delay N M 50ms | drop N M 0.1 | heal N M | down\n"+
+		fmt.Fprintf(w, "\nmillrace qemu status | console N | kill N | start N | powercut N | cut N M | delay N M 50ms | drop N M 0.1 | heal N M | down\n"+
 			"With the nats CLI: nats -s URL …, and nats -s URL --user admin --password admin server report jetstream\n^C powers all off.\n")
 	}
 	if err == nil {
@@ -117,17 +114,17 @@ func (f *fleet) waitWell(ctx context.Context, w io.Writer) {
 			continue // cut meanwhile
 		}
 		if err := v.WaitConsole(ctx, wellText); err != nil {
-			fmt.Fprintf(w, "%s does not say that it is well: see qemu console %s\n", m.name, m.name)
+			fmt.Fprintf(w, "%s does not say that it is well: see millrace qemu console %s\n", m.name, m.name)
 		}
 	}
 }
 
-// runConsole prints what a machine has printed, and goes on with it.
-func runConsole(ctx context.Context, args []string, w io.Writer) error {
-	set := flag.NewFlagSet("qemu console", flag.ExitOnError)
+// console prints what a machine has printed, and goes on with it.
+func (cmd *command) console(ctx context.Context, args []string) error {
+	set := cmd.set
 	dir := set.String("dir", fleetDir, "`folder` of the fleet")
 	follow := set.Bool("f", false, "go on until ^C")
-	if err := set.Parse(args); err != nil {
+	if err := cmd.parse(args); err != nil {
 		return err
 	}
 	if set.NArg() != 1 || strings.ContainsRune(set.Arg(0), filepath.Separator) {
@@ -139,7 +136,7 @@ func runConsole(ctx context.Context, args []string, w io.Writer) error {
 	}
 	defer f.Close()
 	for {
-		if _, err := io.Copy(w, f); err != nil || !*follow {
+		if _, err := io.Copy(cmd.stdout, f); err != nil || !*follow {
 			return err
 		}
 		select {
@@ -150,12 +147,12 @@ func runConsole(ctx context.Context, args []string, w io.Writer) error {
 	}
 }
 
-// runAsk passes a command on to the running fleet.
-func runAsk(ctx context.Context, verb string, args []string, w io.Writer) error {
-	set := flag.NewFlagSet("qemu "+verb, flag.ExitOnError)
+// ask passes a command on to the running fleet.
+func (cmd *command) ask(ctx context.Context, verb string, args []string) error {
+	set := cmd.set
 	dir := set.String("dir", fleetDir, "`folder` of the fleet")
-	if err := set.Parse(args); err != nil {
+	if err := cmd.parse(args); err != nil {
 		return err
 	}
-	return ask(ctx, *dir, append([]string{verb}, set.Args()...), w)
+	return ask(ctx, *dir, append([]string{verb}, set.Args()...), cmd.stdout)
 }

@@ -103,7 +103,7 @@ var Project = Rules{
 		},
 		{
 			// Flashing checks a node's configuration with the parsers of the box and of millraced.
-			Folder: "tools/millrace", Ours: []string{"appliance/boxapi", "=appliance/node", "=appliance/system/boot", "board", "image", "plugins"},
+			Folder: "tools/millrace", Ours: []string{"appliance/boxapi", "=appliance/node", "=appliance/system/boot", "board", "image", "plugins", "=tools/qemu"},
 			Others: []string{"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/klauspost/compress"},
 		},
 		{Folder: "tools/mkimage", Ours: []string{"board", "image"}, Others: []string{"github.com/klauspost/compress"}},

@@ -8,6 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,20 +42,24 @@ func copyKernelLog(ctx context.Context, w io.Writer, logger *slog.Logger) {
 
 // kernelMessage takes the text out of a record, "priority,sequence,time,flags;text\n" and lines that
 // begin with a space (Linux Documentation/ABI/testing/dev-kmsg). What is not from the kernel itself
-// (a facility other than 0) is empty: it is ours.
+// (a facility other than 0) is empty: it is ours. Before the text stands when it was said, in seconds since the kernel
+// started, as on a console: much of it is older than the log.
 func kernelMessage(record []byte) string {
 	head, text, ok := bytes.Cut(record, []byte{';'})
 	if !ok {
 		return ""
 	}
-	priority, _, _ := bytes.Cut(head, []byte{','})
-	n := 0
-	for _, c := range priority {
-		n = n*10 + int(c-'0')
+	fields := strings.Split(string(head), ",")
+	if len(fields) < 3 {
+		return ""
 	}
-	if n>>3 != 0 {
+	if priority, err := strconv.Atoi(fields[0]); err != nil || priority>>3 != 0 {
+		return ""
+	}
+	at, err := strconv.ParseInt(fields[2], 10, 64)
+	if err != nil {
 		return ""
 	}
 	text, _, _ = bytes.Cut(text, []byte{'\n'})
-	return string(text)
+	return fmt.Sprintf("[%12.6f] %s", (time.Duration(at) * time.Microsecond).Seconds(), text)
 }

@@ -15,12 +15,14 @@ import (
 
 func TestKernelMessage(t *testing.T) {
 	for record, want := range map[string]string{
-		"6,1,0,-;Linux version 6.1\n":                 "Linux version 6.1",
-		"4,2,5,-;ata1: link down\n SUBSYSTEM=scsi\n":  "ata1: link down",
-		"14,3,5,-;written by a program, facility 1\n": "",
+		"6,1,0,-;Linux version 6.1\n":                       "[    0.000000] Linux version 6.1",
+		"4,2,12345678,-;ata1: link down\n SUBSYSTEM=scsi\n": "[   12.345678] ata1: link down",
+		"14,3,5,-;written by a program, facility 1\n":       "",
 		"no record":     "",
 		"":              "",
-		"6,1,0,-;a;b\n": "a;b",
+		"6,1,0,-;a;b\n": "[    0.000000] a;b",
+		"6,1;a\n":       "",
+		"6,1,x,-;a\n":   "",
 		"30,340,6,-;systemd would log with facility 3 here": "",
 	} {
 		if got := kernelMessage([]byte(record)); got != want {

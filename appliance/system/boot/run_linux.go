@@ -350,6 +350,9 @@ func (b *systemBox) info(context.Context) boxapi.Info {
 	if b.watchdog != nil {
 		i.Watchdog = b.watchdog.name
 	}
+	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
+		i.Memory = parseMemory(string(text))
+	}
 	if b.network != nil {
 		i.Hostname = b.network.Hostname()
 		for _, a := range b.network.Addrs() {

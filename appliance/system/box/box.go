@@ -95,7 +95,7 @@ func (s *Service) Answer(ctx context.Context, verb string, data []byte) ([]byte,
 		boxapi.VerbDisks:     s.disks,
 		boxapi.VerbTakeDisk:  s.takeDisk,
 		boxapi.VerbUpload:    s.upload,
-		boxapi.VerbChunk:     s.chunk,
+		boxapi.VerbData:      s.chunk,
 		boxapi.VerbInstall:   s.install,
 	}[verb]
 	if answer == nil {

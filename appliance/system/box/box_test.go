@@ -93,10 +93,13 @@ func newMachine(t *testing.T, change func(*Config)) *machine {
 	return m
 }
 
-// ask sends a request in JSON and returns the answer, or the error's text.
+// ask sends a request in JSON, or a chunk as it is encoded, and returns the answer, or the error's text.
 func (m *machine) ask(t *testing.T, verb string, in any) string {
 	t.Helper()
 	data, err := json.Marshal(in)
+	if c, ok := in.(boxapi.Chunk); ok {
+		data, err = c.Encode()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +186,7 @@ func TestServiceWithoutState(t *testing.T) {
 		boxapi.VerbConfigSet: boxapi.Config{Text: "x"},
 		boxapi.VerbTakeDisk:  boxapi.TakeRequest{Disk: "vdc", Erase: "S2"},
 		boxapi.VerbUpload:    boxapi.UploadRequest{},
-		boxapi.VerbChunk:     boxapi.Chunk{},
+		boxapi.VerbData:      boxapi.Chunk{},
 		boxapi.VerbInstall:   boxapi.InstallRequest{},
 	} {
 		m.want(t, verb, in, "error: "+ErrNoState.Error())
@@ -195,12 +198,12 @@ func TestServiceUpdate(t *testing.T) {
 	for _, image := range []string{"an image", "bad image"} {
 		hash := sha256.Sum256([]byte(image))
 		sum := hex.EncodeToString(hash[:])
-		m.want(t, boxapi.VerbUpload, boxapi.UploadRequest{Size: int64(len(image)), SHA256: sum}, `{"offset":0}`)
-		m.want(t, boxapi.VerbChunk, boxapi.Chunk{SHA256: sum, Data: []byte(image[:3])}, `{"offset":3}`)
-		m.want(t, boxapi.VerbChunk, boxapi.Chunk{SHA256: sum, Data: []byte(image[:3])}, "error: the upload is at byte 3")
+		m.want(t, boxapi.VerbUpload, boxapi.UploadRequest{Size: int64(len(image)), SHA256: sum}, `{"offset":0,"window":2097152}`)
+		m.want(t, boxapi.VerbData, boxapi.Chunk{SHA256: sum, Data: []byte(image[:3])}, `{"offset":3,`)
+		m.want(t, boxapi.VerbData, boxapi.Chunk{SHA256: sum, Data: []byte(image[:4])}, "error: the upload is at byte 3")
 		m.want(t, boxapi.VerbInstall, boxapi.InstallRequest{SHA256: sum, Reboot: true}, "error: the upload is at byte 3 of")
-		m.want(t, boxapi.VerbUpload, boxapi.UploadRequest{Size: int64(len(image)), SHA256: sum}, `{"offset":3}`)
-		m.want(t, boxapi.VerbChunk, boxapi.Chunk{SHA256: sum, Offset: 3, Data: []byte(image[3:])}, fmt.Sprintf(`{"offset":%d}`, len(image)))
+		m.want(t, boxapi.VerbUpload, boxapi.UploadRequest{Size: int64(len(image)), SHA256: sum}, `{"offset":3,`)
+		m.want(t, boxapi.VerbData, boxapi.Chunk{SHA256: sum, Offset: 3, Data: []byte(image[3:])}, fmt.Sprintf(`{"offset":%d,`, len(image)))
 		if image == "bad image" {
 			m.want(t, boxapi.VerbInstall, boxapi.InstallRequest{SHA256: sum, Reboot: true}, "error: image not installed: no signature")
 			continue
@@ -210,7 +213,9 @@ func TestServiceUpdate(t *testing.T) {
 	if len(m.images) != 1 || strings.Join(m.powers, ", ") != "true update to 1.1" {
 		t.Errorf("installed %q, power %q", m.images, m.powers)
 	}
-	m.want(t, boxapi.VerbChunk, boxapi.Chunk{SHA256: "x"}, "error: chunk of 0 bytes")
+	m.want(t, boxapi.VerbData, boxapi.Chunk{SHA256: "x"}, "error: chunk of 0 bytes")
+	m.want(t, boxapi.VerbData, boxapi.Chunk{SHA256: "x", Data: make([]byte, boxapi.MaxChunk+1)}, "error: chunk of 262145 bytes")
+	m.want(t, boxapi.VerbData, map[string]string{}, "error: chunk: no line")
 }
 
 // Lines reach those who follow as long as they ask, each once, and no longer.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"millrace/appliance/boxapi"
+	"millrace/appliance/system/update"
 )
 
 func (s *Service) upload(_ context.Context, data []byte) (any, error) {
@@ -20,22 +21,19 @@ func (s *Service) upload(_ context.Context, data []byte) (any, error) {
 		return nil, err
 	}
 	s.audit("upload of an image", "sha256", r.SHA256, "bytes", fmt.Sprint(r.Size), "of which are here", fmt.Sprint(have))
-	return boxapi.Upload{Offset: have}, nil
+	return boxapi.Upload{Offset: have, Window: update.Window}, nil
 }
 
 func (s *Service) chunk(_ context.Context, data []byte) (any, error) {
-	r, err := decode[boxapi.Chunk](data)
-	if err != nil {
-		return nil, err
-	}
 	if s.cfg.Uploads == nil {
 		return nil, ErrNoState
 	}
-	if len(r.Data) == 0 || len(r.Data) > boxapi.MaxChunk {
-		return nil, fmt.Errorf("chunk of %d bytes, want 1 to %d", len(r.Data), boxapi.MaxChunk)
+	r, err := boxapi.DecodeChunk(data)
+	if err != nil {
+		return nil, err
 	}
 	have, err := s.cfg.Uploads.Write(r.SHA256, r.Offset, r.Data)
-	return boxapi.Upload{Offset: have}, err
+	return boxapi.Upload{Offset: have, Window: update.Window}, err
 }
 
 func (s *Service) install(_ context.Context, data []byte) (any, error) {

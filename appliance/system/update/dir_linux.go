@@ -42,12 +42,16 @@ func (d FATDir) Read(name string) ([]byte, error) {
 	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		return nil, fmt.Errorf("read version %s from the disk: %w", name, err)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxImage+1))
+	st, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("read version: %w", err)
 	}
-	if len(data) > MaxImage {
+	if st.Size() > MaxImage {
 		return nil, fmt.Errorf("read version: %s has more than %d bytes", name, MaxImage)
+	}
+	data := make([]byte, st.Size())
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, fmt.Errorf("read version: %w", err)
 	}
 	return data, nil
 }

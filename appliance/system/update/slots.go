@@ -1,7 +1,7 @@
 package update
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -191,7 +191,7 @@ func (f Folder) write(name string, image []byte) error {
 	if err != nil {
 		return err
 	}
-	if sha256.Sum256(back) != sha256.Sum256(image) {
+	if !bytes.Equal(back, image) {
 		return fmt.Errorf("%s reads back other than it was written: the disk is faulty", name)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -39,9 +40,13 @@ func TestUploads(t *testing.T) {
 	n, err = u.Write(sum, 0, image[:4000])
 	step(u, "first chunk", n, err, 4000, "")
 	n, err = u.Write(sum, 0, image[:4000])
-	step(u, "first chunk again", n, err, 0, "at byte 4000, the chunk begins at 0")
-	n, err = u.Write(sum, 4000, append(image[4000:], 1))
-	step(u, "too long", n, err, 0, "ends at 10001")
+	step(u, "first chunk again", n, err, 4000, "")
+	n, err = u.Write(sum, 3999, image[3999:5000])
+	step(u, "half there", n, err, 0, "at byte 4000, the chunk goes from 3999 to 5000")
+	n, err = u.Write(sum, 4000, append(bytes.Clone(image[4000:]), 1))
+	step(u, "too long", n, err, 0, "from 4000 to 10001")
+	n, err = u.Write(sum, -1, image[:1])
+	step(u, "before the start", n, err, 0, "from -1 to 0")
 	_, err = u.Take(sum)
 	step(u, "taken early", 0, err, 0, "byte 4000 of 10000")
 
@@ -70,6 +75,56 @@ func TestUploads(t *testing.T) {
 	step(u, "another image", n, err, 0, "")
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 {
 		t.Errorf("left of the first image: %v", left)
+	}
+}
+
+// Chunks that are on their way at the same time arrive in any order; what came early is bounded.
+func TestUploadsInAnyOrder(t *testing.T) {
+	const chunk = 256 << 10
+	image := make([]byte, 3*Window+1000)
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range image {
+		image[i] = byte(r.Uint32())
+	}
+	sum, size := sumOf(image), int64(len(image))
+	u := OpenUploads(t.TempDir())
+	have, err := u.Begin(sum, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for have < size {
+		var offsets []int64
+		for off := have; off < min(size, have+Window); off += chunk {
+			offsets = append(offsets, off)
+		}
+		r.Shuffle(len(offsets), func(i, j int) { offsets[i], offsets[j] = offsets[j], offsets[i] })
+		for _, off := range offsets {
+			if have, err = u.Write(sum, off, bytes.Clone(image[off:min(size, off+chunk)])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want := min(size, offsets[0]/Window*Window+Window); have != want {
+			t.Fatalf("at byte %d after a window, want %d", have, want)
+		}
+	}
+	if got, err := u.Take(sum); err != nil || !bytes.Equal(got, image) {
+		t.Errorf("taken: %d bytes, %v", len(got), err)
+	}
+
+	if _, err := u.Begin(sum, size); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Write(sum, Window, image[Window:Window+1]); err == nil || !strings.Contains(err.Error(), "at byte 0") {
+		t.Errorf("behind the window: %v", err)
+	}
+	for i := range int64(3) { // they lie over one another, so that the window has room for all, and memory for two
+		_, err = u.Write(sum, 1+i, image[1+i:Window/2+1+i])
+	}
+	if err == nil || !strings.Contains(err.Error(), "wait already") {
+		t.Errorf("more than a window waits: %v", err)
+	}
+	if have, err := u.Write(sum, 0, image[:1]); err != nil || have != Window/2+1 {
+		t.Errorf("what was missing: at byte %d, %v", have, err)
 	}
 }
 

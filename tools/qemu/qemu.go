@@ -1,6 +1,6 @@
-// Command qemu runs a Millrace image in QEMU. It does not build images: see tools/mkimage. Package
-// vm below does the work and is what tests use.
-package main
+// Package qemu is `millrace qemu`: it runs a Millrace image in QEMU, one machine or a fleet. It does not build images:
+// see tools/mkimage. Package vm below does the work and is what tests use.
+package qemu
 
 import (
 	"context"
@@ -25,18 +25,18 @@ const natsPort = 4222
 // powerDownTimeout is how long the box has to stop and power off.
 const powerDownTimeout = 2 * time.Minute
 
-const usage = `usage: qemu run [flags]      boot one machine
-       qemu up [flags]       boot a fleet, by default three storage nodes and a router
-       qemu status           its machines and where they are reached
-       qemu console [-f] N   what machine N has printed
-       qemu kill N           cut the power of machine N, which stays off
-       qemu start N          switch it on
-       qemu powercut N       cut the power of machine N and give it back
-       qemu cut N M          nothing passes between machines N and M
-       qemu delay N M TIME   what passes takes that much longer
-       qemu drop N M SHARE   a share from 0 to 1 of what passes is lost
-       qemu heal N M         all passes again
-       qemu down             power the fleet off
+const usage = `usage: millrace qemu run [flags]      boot one machine
+       millrace qemu up [flags]       boot a fleet, by default three storage nodes and a router
+       millrace qemu status           its machines and where they are reached
+       millrace qemu console [-f] N   what machine N has printed
+       millrace qemu kill N           cut the power of machine N, which stays off
+       millrace qemu start N          switch it on
+       millrace qemu powercut N       cut the power of machine N and give it back
+       millrace qemu cut N M          nothing passes between machines N and M
+       millrace qemu delay N M TIME   what passes takes that much longer
+       millrace qemu drop N M SHARE   a share from 0 to 1 of what passes is lost
+       millrace qemu heal N M         all passes again
+       millrace qemu down             power the fleet off
 
 run boots an image made by tools/mkimage, with a data disk and the NATS port forwarded to this machine,
 and prints what to connect to. ^C presses the power button; a second ^C is a power cut. up does so with
@@ -45,38 +45,63 @@ flags.
 
 `
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if len(os.Args) < 2 {
-		fmt.Fprint(os.Stderr, usage)
-		os.Exit(2)
+// ErrUsage is returned for a command line that cannot be understood; what is wrong has been printed.
+var ErrUsage = errors.New("qemu: usage")
+
+// Run carries out a command line, without the words "millrace qemu". After ctx ends, a further interrupt ends the
+// process, and the machines with it.
+func Run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return ErrUsage
 	}
+	c := command{stdout: stdout, stderr: stderr, set: flag.NewFlagSet("millrace qemu "+args[0], flag.ContinueOnError)}
+	c.set.SetOutput(stderr)
+	c.set.Usage = func() { fmt.Fprint(stderr, usage); c.set.PrintDefaults() }
 	var err error
-	switch verb, args := os.Args[1], os.Args[2:]; verb {
+	switch verb, args := args[0], args[1:]; verb {
 	case "run":
-		err = run(ctx, stop, args)
+		err = c.run(ctx, args)
 	case "up":
-		err = runUp(ctx, stop, args)
+		err = c.up(ctx, args)
 	case "console":
-		err = runConsole(ctx, args, os.Stdout)
+		err = c.console(ctx, args)
 	case "status", "kill", "start", "powercut", "cut", "delay", "drop", "heal", "down":
-		err = runAsk(ctx, verb, args, os.Stdout)
+		err = c.ask(ctx, verb, args)
 	default:
-		fmt.Fprint(os.Stderr, usage)
-		os.Exit(2)
+		fmt.Fprintf(stderr, "millrace qemu: unknown command %q\n%s", verb, usage)
+		return ErrUsage
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "qemu:", err)
-		os.Exit(1)
+		return fmt.Errorf("qemu: %w", err)
 	}
+	return nil
 }
 
-// run boots the machine and waits for its end. After ctx ends, restore makes the next signal end
-// this program, and the machine with it.
-func run(ctx context.Context, restore func(), args []string) error {
-	fs := flag.NewFlagSet("qemu run", flag.ExitOnError)
-	fs.Usage = func() { fmt.Fprint(fs.Output(), usage); fs.PrintDefaults() }
+// command is one invocation.
+type command struct {
+	stdout, stderr io.Writer
+	set            *flag.FlagSet
+}
+
+// parse parses the flags of a verb.
+func (c *command) parse(args []string) error {
+	err := c.set.Parse(args)
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return err
+	}
+	return ErrUsage // printed already
+}
+
+// logger prints what happens by the way.
+func (c *command) logger() *slog.Logger { return slog.New(slog.NewTextHandler(c.stderr, nil)) }
+
+// restore makes the next interrupt end this process.
+func restore() { signal.Reset(os.Interrupt, syscall.SIGTERM) }
+
+// run boots the machine and waits for its end.
+func (c *command) run(ctx context.Context, args []string) error {
+	fs := c.set
 	boardName := fs.String("board", "qemu-amd64", "board of the image")
 	image := fs.String("image", ".build/millrace.img", "disk image `file`")
 	direct := fs.Bool("direct", false, "start the kernel without firmware and boot loader: some seconds faster")
@@ -88,7 +113,7 @@ func run(ctx context.Context, restore func(), args []string) error {
 	cpus := fs.Int("smp", 1, "processors; more than one boots faster but stalls about one boot in twenty")
 	logFile := fs.String("log", ".build/console.log", "`file` for the console text")
 	killAfter := fs.Duration("kill-after", 0, "cut the power this long after the box serves; 0: never")
-	if err := fs.Parse(args); err != nil {
+	if err := c.parse(args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
@@ -99,7 +124,7 @@ func run(ctx context.Context, restore func(), args []string) error {
 		return fmt.Errorf("no board %q", *boardName)
 	}
 	if _, err := os.Stat(b.QEMU.NVRAM); err != nil && !*direct {
-		fmt.Fprintln(os.Stderr, "qemu: firmware is not installed (package ovmf): booting the kernel directly")
+		fmt.Fprintln(c.stderr, "qemu: firmware is not installed (package ovmf): booting the kernel directly")
 		*direct = true
 	}
 	began := time.Now()
@@ -108,8 +133,8 @@ func run(ctx context.Context, restore func(), args []string) error {
 		DataDisk: *data, DataBytes: *dataGiB << 30,
 		Forwards:  []vm.Forward{{Host: *port, Guest: natsPort}},
 		MemoryMiB: *memory, CPUs: *cpus,
-		ConsoleLog: *logFile, Console: os.Stdout,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		ConsoleLog: *logFile, Console: c.stdout,
+		Logger: c.logger(),
 	})
 	if err != nil {
 		return err
@@ -119,7 +144,7 @@ func run(ctx context.Context, restore func(), args []string) error {
 	if err := waitNATS(ctx, addr); err != nil {
 		return err
 	}
-	printHelp(os.Stdout, addr, time.Since(began))
+	printHelp(c.stdout, addr, time.Since(began))
 
 	var cut <-chan time.Time
 	if *killAfter > 0 {
@@ -129,13 +154,13 @@ func run(ctx context.Context, restore func(), args []string) error {
 	case <-machine.Done():
 		return errors.New("the machine ended by itself")
 	case <-cut:
-		fmt.Println("\ncutting the power")
+		fmt.Fprintln(c.stdout, "\ncutting the power")
 		machine.Kill()
 		return nil
 	case <-ctx.Done():
 	}
 	restore()
-	fmt.Println("\npressing the power button")
+	fmt.Fprintln(c.stdout, "\npressing the power button")
 	down, cancel := context.WithTimeout(context.Background(), powerDownTimeout)
 	defer cancel()
 	return machine.PowerDown(down)
