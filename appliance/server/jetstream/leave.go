@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"millrace/appliance/server/jetstream/meta"
@@ -24,12 +25,16 @@ func (e *Engine) Leave() {
 		}
 	}
 	const atOnce = 64
+	began := time.Now()
+	var moved atomic.Int64
 	next := make(chan *asset)
 	var wg sync.WaitGroup
 	for range min(len(led), atOnce) {
 		wg.Go(func() {
 			for a := range next {
-				e.handOver(ctx, a.group, a.spec.Replica, a.replica(), nil)
+				if e.handOver(ctx, a.group, a.spec.Replica, a.replica(), nil) == nil {
+					moved.Add(1)
+				}
 			}
 		})
 	}
@@ -39,8 +44,12 @@ func (e *Engine) Leave() {
 	close(next)
 	wg.Wait()
 	e.awaitSent(ctx, led)
-	if e.catalog.leads() && e.anyOnline() {
-		e.handOver(ctx, e.catalog.group, e.cfg.Replica, nil, nil) // last: until then this node knows what is decided
+	// The meta group comes last: until then this node knows what is decided.
+	if e.catalog.leads() && e.anyOnline() && e.handOver(ctx, e.catalog.group, e.cfg.Replica, nil, nil) == nil {
+		moved.Add(1)
+	}
+	if n := moved.Load(); n > 0 {
+		e.cfg.Logger.Info("leadership handed over, since this node stops", "groups", n, "took", time.Since(began).Round(time.Millisecond))
 	}
 }
 
