@@ -93,7 +93,7 @@ boot: image plugins ## boot the image in QEMU: power cuts, foreign disks, plugin
 
 CUTS ?= 5
 
-boot-long: image plugins ## what takes long on booted machines: all boards, a VLAN, little memory, CUTS=5 rounds of power cuts, an update while messages are published (25 min and more)
+boot-long: deps-arm64 image plugins ## what takes long on booted machines: all boards, a VLAN, little memory, CUTS=5 rounds of power cuts, an update while messages are published (25 min and more)
 	MILLRACE_POWER_CUTS=$(CUTS) MILLRACE_BOOT_LONG=1 $(GO) test -tags qemu -count=1 -timeout 0 -v -run '^(TestFleet(OnVLAN|InLittleMemory|PowerCuts|Update)|TestBoardsServe)$$' ./tools/qemu
 
 bench: build $(BIN)/nats $(BIN)/nats-server ## nats bench against millraced and nats-server, side by side

@@ -395,3 +395,34 @@ func TestSealSectorsOnTwoProcessors(t *testing.T) {
 		}
 	}
 }
+
+// A batch that is written in pieces has the same bytes as one that is sealed as a whole, whatever its length.
+func TestLargeBatchIsWrittenInPieces(t *testing.T) {
+	const batch = 7
+	for _, blocks := range []int{earlyBytes/blockBytes - 1, earlyBytes / blockBytes, earlyBytes/blockBytes + 1, 3 * earlyBytes / blockBytes / 2} {
+		h := imageHeader(version2)
+		h.size = dataOffset + int64(blocks+2)*blockBytes
+		_, f := openSectors(t, h, testKeys(t))
+		content := make([]byte, blocks*blockContent)
+		rand.NewChaCha8([32]byte{byte(blocks)}).Read(content)
+		off := int64(dataOffset + blockContent)
+		at := f.physical(off)
+		want := make([]byte, blocks*blockBytes)
+		f.seal(want, content, 0, len(want)/sectorBytes, at, batch)
+		buf := make([]byte, len(want))
+		copy(buf, content)
+		if err := f.write(buf, len(content), off, batch); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, h.size)
+		if err := readFull(f.raw, got, 0); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got[at:][:len(want)], want) {
+			t.Errorf("a batch of %d blocks is not what was sealed", blocks)
+		}
+		if !isZero(got[dataOffset:at]) || !isZero(got[at+int64(len(want)):]) {
+			t.Errorf("a batch of %d blocks wrote beside its place", blocks)
+		}
+	}
+}

@@ -129,6 +129,17 @@ func (p *probes) kept(content *workload.Content) error {
 	return nil
 }
 
+// scale gives a stream another number of replicas.
+func (c *testCluster) scale(ctx context.Context, js jetstream.JetStream, name string, replicas int) {
+	c.t.Helper()
+	s, err := js.Stream(ctx, name)
+	c.must(err)
+	config := s.CachedInfo().Config
+	config.Replicas = replicas
+	_, err = js.UpdateStream(ctx, config)
+	c.must(err)
+}
+
 // TestClusterScales changes the number of replicas of a stream and of a bucket while they are written.
 func TestClusterScales(t *testing.T) {
 	long(t)
@@ -139,23 +150,13 @@ func TestClusterScales(t *testing.T) {
 	ctx := c.context(2 * healthLimit)
 	for _, replicas := range []int{3, 5, 3, 1} {
 		for _, name := range []string{ordersStream, "KV_" + bucketName, queueStream} {
-			s, err := js.Stream(ctx, name)
-			c.must(err)
-			config := s.CachedInfo().Config
-			config.Replicas = replicas
-			_, err = js.UpdateStream(ctx, config)
-			c.must(err)
+			c.scale(ctx, js, name, replicas)
 		}
 		c.healthy()
 		l.progress("with another number of replicas")
 	}
 	// One more time up, so that what is checked has been copied.
-	s, err := js.Stream(ctx, ordersStream)
-	c.must(err)
-	config := s.CachedInfo().Config
-	config.Replicas = 3
-	_, err = js.UpdateStream(ctx, config)
-	c.must(err)
+	c.scale(ctx, js, ordersStream, 3)
 	l.finish()
 }
 
@@ -179,24 +180,16 @@ func TestClusterKillsDuringMoves(t *testing.T) {
 	js, err := jetstream.New(nc)
 	c.must(err)
 	ctx := c.context(10 * healthLimit)
-	scale := func(name string, replicas int) {
-		s, err := js.Stream(ctx, name)
-		c.must(err)
-		config := s.CachedInfo().Config
-		config.Replicas = replicas
-		_, err = js.UpdateStream(ctx, config)
-		c.must(err)
-	}
 	for round := range 8 {
 		what := ""
 		for _, name := range []string{ordersStream, queueStream, "KV_" + bucketName} {
 			replicas := c.replicas(nc, name)
 			switch {
 			case len(replicas) == 5:
-				scale(name, 3)
+				c.scale(ctx, js, name, 3)
 				what += " " + name + " to 3,"
 			case random.IntN(2) == 0:
-				scale(name, 5)
+				c.scale(ctx, js, name, 5)
 				what += " " + name + " to 5,"
 			default:
 				n := replicas[random.IntN(len(replicas))]

@@ -16,18 +16,18 @@ import (
 	"millrace/image"
 )
 
-// The image of every board starts through the firmware, keeps what is published and powers off. A board whose emulator or
-// firmware is not installed (make deps-arm64) is left out, and said to be.
+// The image of every board starts through the firmware, keeps what is published and powers off. make deps-arm64
+// installs the emulator and firmware of those for arm64.
 func TestBoardsServe(t *testing.T) {
 	long(t)
 	for _, b := range board.All() {
 		t.Run(b.Name, func(t *testing.T) {
 			ctx := testContext(t)
 			if _, err := exec.LookPath(b.QEMU.Binary); err != nil {
-				t.Skip(err)
+				t.Fatalf("%v: make deps-arm64 installs it", err)
 			}
 			if _, err := os.Stat(b.QEMU.NVRAM); err != nil {
-				t.Skip(err)
+				t.Fatalf("%v: make deps-arm64 installs it", err)
 			}
 			cache, err := os.UserCacheDir()
 			if err != nil {
