@@ -2,4 +2,7 @@
 
 package raft_test
 
-const commitsWithoutOwnDisk = false
+const (
+	commitsWithoutOwnDisk = false
+	waitsForRepair        = false
+)

@@ -2,4 +2,7 @@
 
 package raft_test
 
-const commitsWithoutOwnDisk = true
+const (
+	commitsWithoutOwnDisk = true
+	waitsForRepair        = true // with what it has to apply; else the replica fails
+)

@@ -86,7 +86,8 @@ type Config struct {
 	// SuspectAfter is the time without a heartbeat after which a node is suspected. 0: 1 s.
 	SuspectAfter time.Duration
 	// DeadAfter is the time without a heartbeat after which a node is taken for dead, and the groups
-	// which it led elect another leader. 0: 2.5 s.
+	// which it led elect another leader; up to twice that for a node that was suspected lately and came
+	// back. Times in which this node itself was held up do not count. 0: 2.5 s.
 	DeadAfter time.Duration
 	// PromiseTime is for how long a node that got a heartbeat promises not to help in replacing the
 	// leaders on the other node; leases for reads are made of it. It is the same on all nodes, and at
@@ -101,6 +102,12 @@ type Config struct {
 	FailoverJitter time.Duration
 	// MaxCampaigns bounds the elections that are under way at once; others wait for their turn. 0: 500.
 	MaxCampaigns int
+
+	// CheckInterval is the time between two comparisons of a group's states on its replicas, if it is awake and has
+	// applied something since. 0: an hour; negative: never.
+	CheckInterval time.Duration
+	// StateFormat names how this build encodes the machines' states: only replicas of the same one are compared.
+	StateFormat uint64
 
 	// MaxInboxBytes bounds the messages from other nodes that a group has not looked at; more are
 	// dropped, and come again. One is always taken. 0: 16 MiB.
@@ -194,6 +201,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.SleepAfter, 5*time.Second)
 	orDefault(&c.FailoverJitter, 500*time.Millisecond)
 	orDefault(&c.MaxCampaigns, 500)
+	orDefault(&c.CheckInterval, time.Hour)
 	orDefault(&c.MaxInboxBytes, 16<<20)
 	orDefault(&c.SnapshotBytes, 16<<20)
 	orDefault(&c.SnapshotFactor, 8)

@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -32,7 +33,17 @@ type electionState struct {
 	voting   time.Time // since when voters are asked, in this term; zero: they are not, or one has refused
 	campaign bool      // counted in Host.campaigns
 	started  bool      // the election at the start was looked at
-	voted    uint64    // last term in which another replica got this one's vote
+	voted    uint64    // last term in which this replica voted
+	rounds   int       // elections in which this replica voted since there was a leader
+}
+
+// maxPatience bounds how often the times of an election are doubled.
+const maxPatience = 4
+
+// patience is how often longer than usual this replica waits for what comes of an election. Where votes take longer than all
+// wait, each election would be ended by the next one for ever: so each of them that came to nothing doubles it.
+func (e *electionState) patience() int {
+	return 1 << min(max(e.rounds-1, 0), maxPatience)
 }
 
 // heard notes a message of a leader.
@@ -46,7 +57,7 @@ func (g *Group) heard(in *inbound) {
 			g.election.mark = leaderMark{replica: m.From, term: m.Term, incarnation: in.incarnation}
 		}
 	}
-	g.election.elapsed, g.election.hurried = 0, false
+	g.election.elapsed, g.election.hurried, g.election.rounds = 0, false, 0
 	g.election.timeout = 0 // drawn when it is needed
 }
 
@@ -122,7 +133,7 @@ func (g *Group) hurry(ticks int) {
 func (g *Group) tickFollower() {
 	g.election.elapsed++
 	if g.election.timeout == 0 {
-		g.election.timeout = g.cfg.ElectionTicks + g.host.rand(g.cfg.ElectionTicks)
+		g.election.timeout = (g.cfg.ElectionTicks + g.host.rand(g.cfg.ElectionTicks)) * g.election.patience()
 	}
 	if g.election.elapsed >= 2*g.cfg.HeartbeatTicks {
 		g.countCampaign(false) // there seems to be no quorum: it must not keep others waiting
@@ -175,7 +186,11 @@ func (g *Group) callElection() {
 		g.announce() // an election was called before, in vain
 	}
 	g.doubt()
-	if err := g.core.Campaign(); err != nil {
+	if err := g.core.Campaign(); errors.Is(err, ErrDamaged) {
+		g.election.elapsed, g.election.timeout = 0, 0
+		g.announce() // others may, if this one is not needed
+		return
+	} else if err != nil {
 		g.cfg.Logger.Warn("raft campaign", "group", uint64(g.id), "err", err)
 	}
 	g.countCampaign(true)
@@ -192,14 +207,18 @@ func (g *Group) votesComing() bool {
 	if g.role != core.Candidate || g.election.voting.IsZero() {
 		return false
 	}
-	patience := time.Duration(g.cfg.ElectionTicks) * g.cfg.TickInterval / 2
+	patience := time.Duration(g.cfg.ElectionTicks*g.election.patience()) * g.cfg.TickInterval / 2
 	return g.inflight > 0 || g.cfg.Now().Sub(g.election.voting) < patience
 }
 
-// voted notes a vote that is on its way to the disk: who gets it has time to win, and to say so.
+// voted notes a vote that is on its way to the disk: another replica that gets it has time to win, and to say so.
 func (g *Group) voted(s *core.HardState) {
-	if s.Vote != 0 && s.Vote != g.replica && s.Term > g.election.voted {
-		g.election.voted = s.Term
+	if s.Vote == 0 || s.Term <= g.election.voted {
+		return
+	}
+	g.election.voted = s.Term
+	g.election.rounds++
+	if s.Vote != g.replica {
 		g.election.elapsed, g.election.timeout = 0, 0
 	}
 }

@@ -1,6 +1,10 @@
 package raft
 
-import "errors"
+import (
+	"errors"
+
+	"millrace/raft/core"
+)
 
 var (
 	// ErrNotLeader is returned when this replica does not lead the group, leads it and has not applied
@@ -35,9 +39,16 @@ var (
 	ErrLostEntries = errors.New("raft: acknowledged entries are lost here")
 
 	// ErrDiverged is what a group fails with when its leader has another entry where this replica has
-	// applied one: a disk or whoever runs the group has broken what raft relies on. It cannot be mended
-	// here, and asking the leader again would never end. It comes back as a new replica, as above.
+	// applied one, or most replicas have another state after the same entry: a disk, memory or whoever runs the group
+	// has broken what raft relies on. It cannot be mended here, and asking the leader again would never end. It comes back as a new replica, as above.
 	ErrDiverged = errors.New("raft: the applied entries are not those of the leader")
+
+	// ErrDamaged is wrapped by the error of a LogStore for what it has stored and cannot trust. Another replica may have
+	// it: see Host.Repair.
+	ErrDamaged = core.ErrDamaged
+
+	// ErrNotNeeded is wrapped by the error of a repair of what nobody needs any more.
+	ErrNotNeeded = errors.New("raft: nothing of it is needed")
 
 	// ErrBadFrame is wrapped by what is logged of a frame that no Host sends.
 	ErrBadFrame = errors.New("raft: bad frame")

@@ -13,7 +13,7 @@ import (
 //	frame    version:1 incarnation:8 record*
 //	record   kind:1 group length:4 body
 //	body     of recMessage: stamp:8 and a message as package core encodes it
-//	         of recOffer: numbers and a message; of recPiece: numbers and data; else numbers
+//	         of recOffer: numbers and a message; of recPiece and recFetched: numbers and data; else numbers
 const (
 	frameVersion = 1
 	frameHeader  = 1 + 8
@@ -35,13 +35,18 @@ const (
 	recOffer
 	recHave
 	recPiece
+	recFetch   // id, kind, entry or key, term, offset, length: what do you have there?
+	recFetched // id, code, term and size of the entry, checksum, type of the entry, and the bytes
+	recCheck   // term, entry, format: tell the checksum of your state after it, if you encode it so
+	recChecked // term, entry, checksum, replica
+	recDiffers // term, entry, checksum: that is what most have
 	recordKinds
 )
 
 // numbers is how many numbers the body of a record has before anything else.
 var numbers = [recordKinds]int{
 	recBeat: 5, recSleep: 2, recQuery: 2, recRelease: 1, recGone: 1, recDigest: 4,
-	recOffer: 4, recHave: 6, recPiece: 9,
+	recOffer: 4, recHave: 6, recPiece: 9, recFetch: 6, recFetched: 6, recCheck: 3, recChecked: 4, recDiffers: 3,
 }
 
 // builder puts records together to a frame whose data is not copied.
@@ -141,7 +146,7 @@ type record struct {
 	num   [9]uint64    // of all kinds but recMessage
 	stamp uint64       // recMessage
 	msg   core.Message // recMessage and recOffer
-	data  []byte       // recPiece
+	data  []byte       // recPiece and recFetched
 	size  int          // of the body
 }
 
@@ -191,7 +196,7 @@ func (r *record) decode(body []byte) bool {
 		var err error
 		r.msg, err = core.DecodeMessage(d.rest)
 		return err == nil && (r.kind == recMessage) == (r.msg.Type != core.MsgSnap)
-	case recPiece:
+	case recPiece, recFetched:
 		r.data = d.rest
 		return true
 	}

@@ -80,6 +80,9 @@ type Group struct {
 	refusedIndex uint64 // of a MsgApp
 	refusals     int    // of it since the last tick
 	snaps        snapshotState
+	mending      []mend
+	damage       damageState
+	checks       checkState
 }
 
 // view is what is known of a group without owning its core.
@@ -241,6 +244,7 @@ func (g *Group) abandon() {
 	g.failReads(err)
 	g.failChanges(err)
 	g.host.transfers.stopped(g)
+	g.host.repairs.stopped(g)
 	if shown.lead == g.replica && shown.members != nil {
 		for replica := range others(shown.members, g.replica) {
 			if p := g.peerOf(replica); p != nil {
@@ -344,8 +348,11 @@ func (g *Group) run(rd *core.Ready) {
 	}
 	var again bool
 	err := g.guard(func() (err error) {
-		again, err = g.turn(rd, &in)
-		return err
+		if again, err = g.turn(rd, &in); err != nil {
+			return err
+		}
+		g.settleMends(in.ticked)
+		return g.lookForDamage()
 	})
 	rd.Reset()
 	g.list()

@@ -21,14 +21,18 @@ type Host struct {
 	wg          sync.WaitGroup
 	closing     chan struct{}
 
+	attention *attention
 	peers     peers
 	store     storeHealth
 	transfers transfers
+	repairs   repairs
 	readIDs   atomic.Uint64
 	campaigns atomic.Int64 // replicas of this node that campaign
 	stats     stats
 
-	beaten time.Time // when heartbeats were sent; owned by who calls tick
+	beaten   time.Time     // when heartbeats were sent; owned by who calls tick, as the next two
+	late     time.Duration // the longest time that this node was held up, which was not told of
+	toldLate time.Time
 
 	mu       sync.Mutex // taken with no other lock held
 	closed   bool
@@ -62,19 +66,20 @@ type GroupSpec struct {
 
 // stats counts what is dropped.
 type stats struct {
-	unknown, bad, dropped atomic.Uint64
+	unknown, bad, dropped, repaired atomic.Uint64
 }
 
-// Stats counts what a host received and could not use.
+// Stats counts what a host received and could not use, and what it repaired.
 type Stats struct {
 	UnknownGroup uint64 // records for groups that do not run here
 	BadFrames    uint64
 	Dropped      uint64 // records over the bound of Config.MaxInboxBytes
+	Repaired     uint64 // entries and objects that were damaged here and brought back from other nodes
 }
 
 // Stats returns the counters.
 func (h *Host) Stats() Stats {
-	return Stats{h.stats.unknown.Load(), h.stats.bad.Load(), h.stats.dropped.Load()}
+	return Stats{h.stats.unknown.Load(), h.stats.bad.Load(), h.stats.dropped.Load(), h.stats.repaired.Load()}
 }
 
 // Open starts a host without groups.
@@ -93,7 +98,9 @@ func Open(cfg Config) (*Host, error) {
 	h.random = h.cfg.Rand
 	h.incarnation = h.random.Uint64()>>1 | 1
 	h.opened = h.cfg.Now()
+	h.attention = newAttention(h.opened, heldUp*h.cfg.TickInterval)
 	h.transfers.init(h)
+	h.repairs.host = h
 	for range h.cfg.Workers {
 		w := newWorker(h)
 		h.workers = append(h.workers, w)
@@ -125,6 +132,7 @@ func (h *Host) tickLoop() {
 func (h *Host) tick() {
 	h.tickBeats(h.cfg.Now())
 	h.transfers.tick()
+	h.repairs.tick()
 	for _, w := range h.workers {
 		w.tick()
 	}

@@ -7,7 +7,7 @@ import (
 
 // Heartbeats go from node to node, whatever the number of groups: one record each BeatInterval. It says
 // when it was sent, sends back when the last one that was received was sent, and names the promise
-// that goes with that.
+// that goes with that. Silence is measured in this node's own attention: one that is held up gives the others more time.
 
 // tickBeats sends heartbeats and looks who is silent. It is called once a tick.
 func (h *Host) tickBeats(now time.Time) {
@@ -15,6 +15,8 @@ func (h *Host) tickBeats(now time.Time) {
 	if send {
 		h.beaten = now
 	}
+	heeded, late := h.attention.pass(now)
+	h.tellHeldUp(now, late)
 	health := uint64(0)
 	if send && h.store.healthy(now, h.cfg.DiskStall) {
 		health = 1
@@ -22,7 +24,7 @@ func (h *Host) tickBeats(now time.Time) {
 	for _, p := range h.peers.all() {
 		p.mu.Lock()
 		state := PeerAlive
-		switch silent := now.Sub(p.heard); {
+		switch silent := heeded - p.heeded - p.patience.at(heeded); {
 		case p.incarnation == 0 || silent > h.cfg.DeadAfter:
 			state = PeerDead
 		case silent > h.cfg.SuspectAfter:
@@ -45,17 +47,35 @@ func (h *Host) tickBeats(now time.Time) {
 	}
 }
 
+// heldUpInterval is the least time between two warnings that this node was held up.
+const heldUpInterval = 10 * time.Second
+
+// tellHeldUp warns of the longest time that ticks were late. It is called by tickBeats alone.
+func (h *Host) tellHeldUp(now time.Time, late time.Duration) {
+	if late >= h.cfg.SuspectAfter {
+		h.late = max(h.late, late)
+	}
+	if h.late > 0 && now.Sub(h.toldLate) >= heldUpInterval {
+		h.cfg.Logger.Warn("raft: this node was held up: too little processor time, or it stood still", "for", h.late.Round(time.Millisecond))
+		h.late, h.toldLate = 0, now
+	}
+}
+
 // beat takes a heartbeat of another node.
 func (h *Host) beat(p *peer, incarnation uint64, r *record) {
 	now := h.cfg.Now()
+	heeded := h.attention.at(now)
 	sent, echo, of, stamp, health := r.num[0], r.num[1], r.num[2], r.num[3], r.num[4]
 	p.mu.Lock()
 	restarted := p.incarnation != 0 && p.incarnation != incarnation
 	if p.incarnation != incarnation {
 		p.incarnation, p.heldStamp, p.heldUntil = incarnation, 0, time.Time{}
+		p.patience = patience{} // it was gone, or never there
+	} else {
+		p.patience.heard(heeded, heeded-p.heeded, h.cfg.SuspectAfter, h.cfg.DeadAfter)
 	}
 	was := p.state
-	p.state, p.heard, p.echo, p.diskOK = PeerAlive, now, sent, health == 1
+	p.state, p.heard, p.heeded, p.echo, p.diskOK = PeerAlive, now, heeded, sent, health == 1
 	// From here on this node keeps what it promises with its next heartbeat.
 	p.promised = now.Add(h.cfg.PromiseTime)
 	if mine := h.opened.Add(time.Duration(echo)); of == h.incarnation && !mine.After(now) {

@@ -55,6 +55,8 @@ type Write struct {
 //
 // Groups are named by the log of their replica here; see GroupSpec.Log.
 //
+// What is stored and cannot be trusted is an error that wraps ErrDamaged.
+//
 // A store that is a SnapshotStore too can serve groups of several replicas and machines that are
 // Snapshotters. One that is not serves groups of this node alone, whose machines cut their logs by
 // themselves.
@@ -89,6 +91,11 @@ type SnapshotStore interface {
 	// index: data holds the bytes of ranges, one after the other; size is that of the whole entry.
 	// done, which may be nil, is called as Write.Done is.
 	Install(group, index, term uint64, size uint32, ranges []Range, data []byte, done func())
+
+	// Repair stores a committed entry of the log once more, in place of one that is damaged: it is read from there when
+	// that is durable. It does nothing unless the log has the entry with that term and the last hard state says that
+	// it is committed. done, which may be nil, is called as Write.Done is.
+	Repair(group uint64, e Entry, done func())
 
 	// PutObject stores a blob under a key of the group's own, in place of one that is there. It is
 	// durable when a later Write of the group is, or when done, if not nil, is called.

@@ -44,6 +44,8 @@ type peer struct {
 	state       PeerState
 	diskOK      bool
 	heard       time.Time
+	heeded      time.Duration // heard, in the host's attention
+	patience    patience
 	incarnation uint64 // of its host, 0: not heard of
 	echo        uint64 // sending time of its last heartbeat, to be sent back
 	promised    time.Time

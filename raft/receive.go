@@ -29,6 +29,14 @@ func (h *Host) Receive(node uint64, lane Lane, frame []byte) {
 			h.beat(p, incarnation, r)
 			return
 		}
+		switch r.kind {
+		case recFetch:
+			h.repairs.serve(p, r)
+			return
+		case recFetched:
+			h.repairs.fetched(p, r)
+			return
+		}
 		g := h.group(r.group)
 		if g == nil || !g.deliver(&inbound{*r, p, incarnation}) {
 			h.undeliverable(p, r, g == nil)
@@ -47,7 +55,7 @@ func (h *Host) undeliverable(p *peer, r *record, unknown bool) {
 		// Whatever led here does not any more: the process or the group was restarted.
 		h.sendRecord(p, recRelease, r.group, r.num[0])
 		return
-	case recRelease, recGone, recSleep, recHave:
+	case recRelease, recGone, recSleep, recHave, recCheck, recChecked, recDiffers:
 		return // nothing is expected of this node
 	}
 	if !unknown {
@@ -112,6 +120,14 @@ func (g *Group) receive(in *inbound) error {
 		g.piece(in)
 	case recHave:
 		g.host.transfers.have(g, in)
+	case recCheck:
+		if g.leadTerm == 0 && g.term == in.num[0] && in.num[2] == g.cfg.StateFormat {
+			g.captureAt(in.num[0], in.num[1])
+		}
+	case recChecked:
+		g.stateChecked(in)
+	case recDiffers:
+		return g.toldDiffers(in)
 	}
 	return nil
 }

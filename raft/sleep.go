@@ -70,6 +70,12 @@ func (g *Group) settled() bool {
 		return false
 	}
 	s := g.core.Status()
+	if g.checks.asked != 0 {
+		return false
+	}
+	if index, _ := g.core.Damage(); index != 0 || len(g.mending) > 0 {
+		return false
+	}
 	if s.Commit != s.Last || s.Applied != s.Last || s.Durable != s.Last || len(s.Members.Outgoing) > 0 {
 		return false
 	}

@@ -42,6 +42,7 @@ type snapshotState struct {
 	total     int64  // data applied at all, for marks
 	compacted uint64 // entries up to here were given to Compact
 	incoming  *incoming
+	renew     bool // the stored one is damaged: the next one is taken although nothing was applied since
 }
 
 // keptSnapshot is a snapshot whose objects must stay.
@@ -179,9 +180,10 @@ func (g *Group) snapshotNow() {
 	if !s.taken || g.isSaving() || s.toRestore != nil || g.applied == 0 {
 		return
 	}
-	if k := s.current(); k != nil && k.Index >= g.applied {
+	if k := s.current(); k != nil && k.Index >= g.applied && !s.renew {
 		return
 	}
+	s.renew = false
 	state, err := g.machine.(Snapshotter).Snapshot()
 	if err != nil {
 		g.cfg.Logger.Warn("raft snapshot", "group", uint64(g.id), "err", err)
@@ -198,6 +200,13 @@ func (g *Group) snapshotNow() {
 	g.saving = sv
 	g.mu.Unlock()
 	g.host.background(sv.run)
+}
+
+// renewSnapshot replaces the stored snapshot, which is damaged.
+func (g *Group) renewSnapshot() {
+	g.cfg.Logger.Error("the stored state is damaged and is written anew", "group", uint64(g.id))
+	g.snaps.renew = true
+	g.snapshotNow()
 }
 
 func (g *Group) isSaving() bool {

@@ -3,6 +3,7 @@ package raft
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -80,6 +81,7 @@ type sending struct {
 	inFlight int
 	pumping  bool
 	keys     []uint64 // the machine's objects; owned by pump
+	reading  Damage   // what is being read; At 0: of the state; owned by pump
 }
 
 // sentPiece is a piece that is not durable at the receiver.
@@ -344,7 +346,11 @@ func (ts *transfers) send(t *sending) error {
 			before := b.bytes()
 			var err error
 			p := piece{b: &b, run: run, seq: seq}
-			if next, err = t.piece(&p, next); err != nil {
+			if next, err = t.piece(&p, next); errors.Is(err, ErrDamaged) {
+				ts.repair(t, err)
+				return nil
+			}
+			if err != nil {
 				ts.mu.Lock()
 				t.pumping = false
 				ts.mu.Unlock()
@@ -373,6 +379,25 @@ func (ts *transfers) send(t *sending) error {
 	}
 }
 
+// repair has repaired what a transfer reads, which goes on then. It is called by pump, which ends.
+func (ts *transfers) repair(t *sending, cause error) {
+	goOn := func(err error) {
+		if err != nil {
+			ts.giveUp(t, fmt.Errorf("%w (%w)", cause, err))
+		}
+		ts.mu.Lock()
+		t.pumping = false
+		ts.mu.Unlock()
+		ts.pump(t)
+	}
+	if t.reading.At == 0 {
+		t.g.call(t.g.renewSnapshot) // nobody else has this one
+		goOn(errors.New("the stored state is damaged"))
+		return
+	}
+	ts.host.repairs.start(t.g, t.reading, goOn)
+}
+
 // piece is a frame to which a piece is added.
 type piece struct {
 	b        *builder
@@ -382,6 +407,7 @@ type piece struct {
 // piece adds the piece at a place to a frame, if there is one, and returns the next place.
 func (t *sending) piece(b *piece, at place) (next place, err error) {
 	g, store := t.g, t.g.host.snapshots
+	t.reading = Damage{}
 	switch at.phase {
 	case phaseState:
 		if at.n >= uint64(t.kept.Count) {
@@ -406,6 +432,7 @@ func (t *sending) piece(b *piece, at place) (next place, err error) {
 		if at.n >= uint64(len(t.keys)) {
 			return place{phaseEntries, 1, 0}, nil
 		}
+		t.reading = Damage{Object: true, At: t.keys[at.n]}
 		data, err := store.Object(g.log, t.keys[at.n])
 		if err != nil {
 			return at, err
@@ -449,6 +476,7 @@ func (t *sending) entryPiece(b *piece, at place) (next place, err error) {
 	if len(parts) == 0 {
 		return place{phaseEnd, 0, 0}, nil
 	}
+	t.reading = Damage{At: index}
 	term, size, err := store.Stat(g.log, index)
 	if err != nil {
 		return at, err

@@ -86,7 +86,9 @@ func (g *Group) turn(rd *core.Ready, in *arrived) (again bool, err error) {
 		return false, nil
 	}
 	if in.ticked {
-		g.tick()
+		if err := g.tick(); err != nil {
+			return false, err
+		}
 	}
 	g.read(in.readers)
 	if err := g.proposeAll(in.proposals); err != nil {
@@ -161,14 +163,17 @@ func (g *Group) electAtStart() bool {
 }
 
 // tick passes one unit of time.
-func (g *Group) tick() {
+func (g *Group) tick() error {
 	g.refusals = 0
 	switch {
 	case g.leadTerm == 0:
+		g.checks.asked = 0
 		g.tickFollower()
+		return nil
 	case !g.tickLeader(): // a heartbeat would wake those who were just told to sleep
 		g.core.Tick()
 	}
+	return g.compareStates()
 }
 
 // write hands a write to the store. It returns true when the machine is to be restored first, before
@@ -209,8 +214,11 @@ func (g *Group) follow(rd *core.Ready) {
 		g.countCampaign(false)
 	}
 	g.election.voting = time.Time{}
-	if rd.Role == core.Candidate {
+	switch rd.Role {
+	case core.Candidate:
 		g.election.voting = g.cfg.Now()
+	case core.Leader:
+		g.election.rounds = 0
 	}
 	lost := uint64(0)
 	if term != g.leadTerm {
@@ -337,6 +345,9 @@ func (g *Group) apply(entries []core.Entry) (done bool, err error) {
 			}
 		case e.Term == g.leadTerm:
 			g.opened()
+		}
+		if e.Index == g.checks.want {
+			g.captureCheck()
 		}
 	}
 	last := &entries[len(entries)-1]

@@ -41,6 +41,9 @@ func (c *scriptCore) ReadIndex(uint64) error          { return nil }
 func (c *scriptCore) Unreachable(uint64)              {}
 func (c *scriptCore) SnapshotSent(uint64, bool)       {}
 func (c *scriptCore) Compacted()                      {}
+func (c *scriptCore) Damage() (uint64, error)         { return 0, nil }
+func (c *scriptCore) Repaired()                       {}
+func (c *scriptCore) Settle(uint64)                   {}
 func (c *scriptCore) Status() core.Status {
 	return core.Status{Members: core.Membership{Voters: []uint64{1}}}
 }

@@ -130,9 +130,12 @@ type JetStream struct {
 	StoreDir string // folder of everything durable
 	// ExtraDirs are folders on further disks, over which the log is spread; absolute paths.
 	ExtraDirs []string
-	Domain    string
-	Key       string // what the stored data is encrypted under; empty: it is not
-	PrevKey   string // what it was encrypted under before; empty: nothing else
+	// ScrubInterval is the time in which all that is stored is read once and checked. 0: the journal's default; negative:
+	// never.
+	ScrubInterval time.Duration
+	Domain        string
+	Key           string // what the stored data is encrypted under; empty: it is not
+	PrevKey       string // what it was encrypted under before; empty: nothing else
 
 	// UniqueTag begins the tag in which the nodes of a stream have to differ, such as "zone:"; empty: none.
 	UniqueTag string

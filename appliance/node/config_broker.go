@@ -17,6 +17,8 @@ func (s *Settings) brokerConfig() (broker.Config, error) {
 		Host:           s.Host,
 		Port:           s.Port,
 		JetStream:      s.JetStream.Enabled,
+		Tags:           s.Tags,
+		Domain:         s.JetStream.Domain,
 		SystemAccount:  s.SystemAccount,
 		NoAuthUser:     s.NoAuthUser,
 		Token:          s.Token,

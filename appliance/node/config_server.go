@@ -180,6 +180,7 @@ func (c *checker) jetstream(v value, js *JetStream) {
 			"max_memory_store": c.storage(&js.MaxMemory),
 			"max_file_store":   c.storage(&js.MaxStore),
 			"sync_interval":    c.syncInterval,
+			"scrub_interval":   c.scrubInterval(&js.ScrubInterval),
 			"domain":           c.str(&js.Domain),
 			"key":              c.storeKey(&js.Key),
 			"prev_key":         c.storeKey(&js.PrevKey),
@@ -204,6 +205,17 @@ func (c *checker) jetstream(v value, js *JetStream) {
 	})
 	if strings.ContainsAny(js.Domain, " \t.*>") {
 		c.fail(v, "want a domain without spaces, dots and wildcards, got %q", js.Domain)
+	}
+}
+
+// scrubInterval reads in which time everything that is stored is read and checked; 0 or "off" is never.
+func (c *checker) scrubInterval(to *time.Duration) func(value) {
+	return func(v value) {
+		if raw, ok := v.raw.(string); ok && strings.EqualFold(raw, "off") || v.raw == false || v.raw == int64(0) {
+			*to = -1
+			return
+		}
+		c.duration(to, time.Minute, false)(v)
 	}
 }
 

@@ -218,7 +218,7 @@ server_tags: [ "zone:A", " ssd ", SSD ]
 jetstream {
   store_dir: "/data/js", domain: hub, extra_dirs: [ "/data2/js/", "/data3" ]
   max_memory_store: 64MB, max_file_store: "2G"
-  sync_interval: always, unique_tag: "Zone:"
+  sync_interval: always, unique_tag: "Zone:", scrub_interval: "36h"
   encryption_key: $SECRET, prev_key: "older", cipher: AES
   limits { max_ack_pending: 100, max_request_batch: 250, duplicate_window: "5m" }
 }
@@ -240,7 +240,8 @@ appliance { hostname: box, network { eth0: dhcp }, ntp: [ a, b ], disks: "/dev/s
 		TLS: TLS{Timeout: 2 * time.Second},
 		JetStream: JetStream{
 			Enabled: true, StoreDir: "/data/js", ExtraDirs: []string{"/data2/js", "/data3"}, Domain: "hub", UniqueTag: "zone:", MaxMemory: 64 << 20, MaxStore: 2 << 30,
-			Key: "s3cret", PrevKey: "older", MaxAckPending: 100, MaxRequestBatch: 250, Duplicates: 5 * time.Minute,
+			ScrubInterval: 36 * time.Hour,
+			Key:           "s3cret", PrevKey: "older", MaxAckPending: 100, MaxRequestBatch: 250, Duplicates: 5 * time.Minute,
 		},
 		Log:     LogSettings{Debug: true, File: "/var/log/n.log"},
 		PidFile: "/run/n.pid",
@@ -272,6 +273,17 @@ appliance { hostname: box, network { eth0: dhcp }, ntp: [ a, b ], disks: "/dev/s
 	}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", s, want)
+	}
+}
+
+func TestLoadScrubInterval(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"off": -1, `"OFF"`: -1, "false": -1, "0": -1, "72h": 72 * time.Hour, `"1m"`: time.Minute,
+	} {
+		s, err := load(t, "jetstream { scrub_interval: "+text+" }")
+		if err != nil || s.JetStream.ScrubInterval != want {
+			t.Errorf("%s: %v, want %v", text, err, want)
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"millrace/appliance/server/jetstream/api"
 	"millrace/raft"
 )
 
@@ -294,8 +295,13 @@ func TestFormationAroundRouters(t *testing.T) {
 	t.Parallel()
 	c := newCrew(t, 3)
 	storage := c.start(0)
-	c.run(c.settings(1, false))
+	router := c.run(c.settings(1, false))
 	until(t, "one router known", func() bool { return storage.broker.StorageMesh().Routers == 1 })
+	var answer struct{ Data api.JSInfo }
+	ask(t, router.Node, "$SYS.REQ.SERVER."+router.broker.ID()+".JSZ", "{}", &answer)
+	if !answer.Data.Disabled || answer.Data.ID != router.broker.ID() {
+		t.Errorf("a router says of its streams: %+v", answer.Data)
+	}
 	if strings.Contains(storage.log.String(), "cluster of streams") {
 		t.Error("formed while a storage node may be behind the other route")
 	}

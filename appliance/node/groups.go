@@ -138,7 +138,7 @@ func (g *group) Status(ctx context.Context) (jetstream.GroupStatus, error) {
 		return jetstream.GroupStatus{}, err
 	}
 	out := jetstream.GroupStatus{
-		Term: s.Term, Lead: s.Lead, Commit: s.Commit, Applied: s.Applied, Transferring: s.Transferring,
+		Term: s.Term, Lead: s.Lead, Commit: s.Commit, Applied: s.Applied, Damaged: s.Damaged, Transferring: s.Transferring,
 		Voters: s.Members.Voters, Learners: s.Members.Learners, Outgoing: s.Members.Outgoing,
 	}
 	for _, p := range s.Progress {

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"millrace/appliance/server/jetstream/api"
 )
@@ -42,4 +44,18 @@ func (n *Node) unwell() error {
 		return fmt.Errorf("store: %w", err)
 	}
 	return nil
+}
+
+// noStreams answers JSZ in place of an engine: who asks all servers waits for as many answers as there are servers.
+func (n *Node) noStreams(request []byte, done func(any, error)) {
+	var q api.JSzRequest
+	if len(request) > 0 {
+		if err := json.Unmarshal(request, &q); err != nil {
+			done(nil, fmt.Errorf("parse request: %w", err))
+			return
+		}
+	}
+	if !q.LeaderOnly {
+		done(api.JSInfo{ID: n.broker.ID(), Now: time.Now().UTC(), Disabled: true}, nil)
+	}
 }

@@ -496,6 +496,48 @@ func TestStreamGrowsAndShrinks(t *testing.T) {
 	})
 }
 
+// Ephemeral consumers, as ordered consumers and key watchers are, are made, end and expire without an entry of the meta
+// group.
+func TestEphemeralsCostTheMetaGroupNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newBoxes(t, 3)
+		c.call("A", "STREAM.CREATE.S", `{"name":"S","subjects":["s.>"],"num_replicas":3}`, 0, nil)
+		c.awaitPlaces("S", "n1 n2 n3")
+		c.publish("s.a", 3)
+		last := func() (last uint64) {
+			for _, b := range c.running() {
+				_, n := b.groups.journal.Bounds(1) // of the meta group
+				last = max(last, n)
+			}
+			return last
+		}
+		count := func() int {
+			var names api.ConsumerNamesResponse
+			c.call("A", "CONSUMER.NAMES.S", "", 0, &names)
+			return names.Total
+		}
+		before := last()
+		for i := range 20 {
+			create := fmt.Sprintf(`{"stream_name":"S","config":{"name":"e%d","ack_policy":"none","inactive_threshold":5000000000}}`, i)
+			c.call("A", fmt.Sprintf("CONSUMER.CREATE.S.e%d", i), create, 0, nil)
+		}
+		if n := count(); n != 20 {
+			t.Errorf("%d consumers, want 20", n)
+		}
+		for i := range 10 {
+			c.call("A", fmt.Sprintf("CONSUMER.DELETE.S.e%d", i), "", 0, nil)
+		}
+		c.await("the others to expire", func() bool { return count() == 0 })
+		if after := last(); after != before {
+			t.Errorf("the meta group has entry %d, before it had %d", after, before)
+		}
+		c.call("A", "CONSUMER.CREATE.S.d", `{"stream_name":"S","config":{"durable_name":"d","ack_policy":"none"}}`, 0, nil)
+		if after := last(); after <= before {
+			t.Error("a durable consumer is no entry either: this test sees nothing")
+		}
+	})
+}
+
 // consumerPlaces returns where a consumer is, empty if nobody tells or it is on its way.
 func (c *boxes) consumerPlaces(stream, consumer string) string {
 	var r api.ConsumerInfoResponse

@@ -116,7 +116,7 @@ func (n *Node) start() error {
 	cfg.APILevel = api.Level
 	cfg.ReservedReplies = []string{ackPrefix, "_R_"}
 	cfg.CarrierReply = broker.CarrierReply{Prefix: ackPrefix, Tokens: ackTokens}
-	cfg.Standing = broker.StandingRequests{Prefix: pullPrefix, Over: pullsOver}
+	cfg.Standing = broker.StandingRequests{Prefix: pullPrefix, Over: pullsOver, Ended: jetstream.PullsEnded}
 	cfg.Logger = n.log
 	if n.settings.JetStream.Enabled {
 		if err := n.openCatalog(&cfg); err != nil {
@@ -130,6 +130,11 @@ func (n *Node) start() error {
 		n.wg.Go(func() { done(n.health(request)) })
 	}); err != nil {
 		return err
+	}
+	if !n.settings.JetStream.Enabled {
+		if err := n.broker.ServeServerRequestLater("JSZ", n.noStreams); err != nil {
+			return err
+		}
 	}
 	if n.settings.BoxSocket != "" { // first: the box may want to know why the rest takes long
 		if n.box, err = startBox(n.settings.BoxSocket, n.broker, n.health); err != nil {
@@ -337,7 +342,7 @@ func (n *Node) engineConfig(m *membership) jetstream.Config {
 		System: bus{n.broker.SystemAccount()}, Node: m.Node, Replica: n.catalog.NodeID(), Founders: m.Founders,
 		Name: n.broker.Name(), ServerID: n.broker.ID(), Tags: n.settings.Tags, UniqueTag: js.UniqueTag,
 		Cluster: n.clusterName(), Online: n.online, Heard: n.heard, Fatal: n.fail,
-		Groups: n.store.groups, Log: n.store.journal, Logger: n.log, Version: serverVersion,
+		Groups: n.store.groups, Log: repairedLog{n.store.journal, n.store.groups, n.log}, Logger: n.log, Version: serverVersion,
 		Bus:      func(account string) jetstream.Bus { return bus{n.broker.Account(account)} },
 		Accounts: map[string]api.AccountLimits{},
 		Domain:   js.Domain,

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -21,7 +22,7 @@ import (
 
 // The parts know only the interfaces they declare; these are the implementations.
 var (
-	_ jetstream.Log    = (*journal.Log)(nil)
+	_ jetstream.Log    = repairedLog{}
 	_ jetstream.Groups = (*groups)(nil)
 	_ jetstream.Bus    = bus{}
 )
@@ -32,6 +33,7 @@ type store struct {
 	journal *journal.Log
 	host    *raft.Host // nil before startHost
 	groups  *groups
+	damage  damageQueue
 
 	free func(dir string) (int64, error) // bytes that may still be written in a folder
 	dirs []string                        // of the log
@@ -53,13 +55,17 @@ func (s *store) room() (bytes int64, known bool) {
 // openStore opens or makes the store over a catalog, which it closes; nil: it opens that too. fatal is called
 // when the store cannot be written any more.
 func openStore(c *catalog.Catalog, js JetStream, log *slog.Logger, fatal func(error)) (*store, error) {
-	s := &store{catalog: c, free: vfs.FreeBytes}
+	s := &store{catalog: c, free: vfs.FreeBytes, damage: newDamageQueue()}
 	err := s.open(js, log, fatal)
 	switch {
 	case errors.Is(err, journal.ErrWrongKey):
 		err = fmt.Errorf("%w; set jetstream.key to the key it was written with, or that as jetstream.prev_key", err)
 	case errors.Is(err, journal.ErrNoKey):
 		err = fmt.Errorf("%w; set jetstream.key", err)
+	case errors.As(err, new(*journal.CorruptError)):
+		err = fmt.Errorf("%w; this node cannot know what it has promised, and must not take part with this store any more: move %s "+
+			"aside and start with an empty one, and it gets from the other nodes what they have; what only this node has is in the old one",
+			err, js.StoreDir)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", js.StoreDir, err), s.close())
@@ -101,7 +107,7 @@ func (s *store) open(js JetStream, log *slog.Logger, fatal func(error)) error {
 	s.dirs = append([]string{dir}, js.ExtraDirs...)
 	s.journal, err = journal.Open(journal.Config{
 		FS: logFS, Dir: logDir, Catalog: s.catalog, Logger: log, OnFatal: fatal,
-		Key: key, PrevKey: prevKey, Keys: s.catalog,
+		Key: key, PrevKey: prevKey, Keys: s.catalog, ScrubInterval: js.ScrubInterval, OnDamage: s.damage.add,
 	})
 	return err
 }
@@ -127,7 +133,7 @@ func (s *store) logFS(dir, logDir string, extra []string) (vfs.FS, error) {
 
 // The times of the raft host: streams of a node that has died have other leaders within a second. A node that
 // stands still for longer than deadAfter loses its leaders for no good reason, which costs elections and
-// nothing else. promiseTime is the same on all nodes of a cluster, of whatever version.
+// nothing else; one that is slow again and again gets up to twice the time. promiseTime is the same on all nodes of a cluster, of whatever version.
 const (
 	tick           = 50 * time.Millisecond
 	beat           = 100 * time.Millisecond
@@ -136,6 +142,14 @@ const (
 	deadAfter      = 650 * time.Millisecond
 	failoverJitter = 150 * time.Millisecond
 )
+
+// stateFormat is one number for every build: two of them may encode a machine's state differently while a cluster is
+// updated.
+func stateFormat() uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(Version()))
+	return h.Sum64()
+}
 
 // startHost starts the raft host. t reaches the other nodes; nil: there are none. onPeer is told of their states.
 func (s *store) startHost(t *transport.Transport, onPeer func(node uint64, state raft.PeerState), log *slog.Logger) error {
@@ -150,12 +164,13 @@ func (s *store) startHost(t *transport.Transport, onPeer func(node uint64, state
 		Log: logstore.Store{Log: s.journal}, LogFailed: s.journal.Failed(), Logger: log,
 		Admit: s.journal.Admit, AdmitControl: s.journal.AdmitControl, OnGroupFailure: s.groups.failed, OnPeer: onPeer,
 		TickInterval: tick, BeatInterval: beat, SuspectAfter: suspectAfter, DeadAfter: deadAfter,
-		PromiseTime: promiseTime, FailoverJitter: failoverJitter,
+		PromiseTime: promiseTime, FailoverJitter: failoverJitter, StateFormat: stateFormat(),
 	})
 	if err != nil {
 		return err
 	}
 	s.groups.host = s.host
+	s.damage.wg.Go(func() { s.damage.run(s.groups, log) })
 	if t != nil {
 		return t.Start(s.host)
 	}
@@ -164,6 +179,7 @@ func (s *store) startHost(t *transport.Transport, onPeer func(node uint64, state
 
 func (s *store) close() error {
 	var errs []error
+	s.damage.close()
 	if s.host != nil {
 		errs = append(errs, s.host.Close())
 	}

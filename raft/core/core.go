@@ -70,7 +70,8 @@ type Log interface {
 	// Term returns the term of an entry within the bounds or just before the first one.
 	Term(group, index uint64) (uint64, error)
 	// Entries returns entries of [lo, hi), at least one, and no more than fit in maxBytes of data.
-	// The caller does not change what it gets.
+	// The caller does not change what it gets. ErrDamaged is wrapped when what is stored of one of them is
+	// not what was written.
 	Entries(group, lo, hi, maxBytes uint64) ([]Entry, error)
 	// Snapshot returns what the group's newest stored snapshot holds; false when it has none. Its
 	// index is at least that of the entry before the first one, unless that is entry 0.
@@ -210,6 +211,7 @@ type Status struct {
 	Durable      uint64 // highest entry known to be on this replica's disk
 	Stored       uint64 // commit index known to be on this replica's disk
 	Members      Membership
+	Damaged      uint64     // an entry that is needed and cannot be read, 0: none
 	Transferring uint64     // replica that leadership is being moved to
 	Progress     []Progress // of all other replicas by id, when this replica leads
 	// SnapshotWanted tells that a replica needs a snapshot that there is none for: it lacks entries
@@ -238,7 +240,7 @@ type Core interface {
 	// Tick tells that one unit of time has passed. A Core that is not ticked does nothing of itself.
 	Tick()
 	// Campaign starts an election, by a pre-vote round first. Entries that are known to be committed
-	// are to be applied before.
+	// are to be applied before. ErrDamaged: this replica cannot read what it would have to.
 	Campaign() error
 	// ForgetLeader makes a follower doubt its leader, so that it grants pre-votes at once.
 	ForgetLeader()
@@ -272,6 +274,14 @@ type Core interface {
 	SnapshotSent(replica uint64, ok bool)
 	// Compacted tells that the stored log's first index has moved.
 	Compacted()
+	// Damage returns an entry of the log that was needed and that the log answered ErrDamaged for, and its
+	// error; 0: there is none. It is neither applied nor sent, nor is what comes after it, and the replica
+	// calls no election.
+	Damage() (index uint64, err error)
+	// Repaired tells that Damage may be read by now: it is forgotten until it is needed again.
+	Repaired()
+	// Settle has the stored commit index written, as far as it is known, up to an entry at least.
+	Settle(index uint64)
 	// Status returns the present state.
 	Status() Status
 }
@@ -279,6 +289,9 @@ type Core interface {
 var (
 	// ErrDropped is returned when a replica that does not lead its group is asked to.
 	ErrDropped = errors.New("core: proposal dropped")
+	// ErrDamaged is wrapped by the error of a Log for what is stored and cannot be trusted. Another replica
+	// may have it.
+	ErrDamaged = errors.New("core: a stored entry is damaged")
 	// ErrChanging is returned by ProposeChange while an earlier change is not applied or is joint.
 	ErrChanging = errors.New("core: a membership change is under way")
 )

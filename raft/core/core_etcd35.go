@@ -105,9 +105,18 @@ func (c *etcd35) open() error {
 }
 
 func (c *etcd35) Tick()                      { c.node.Tick() }
-func (c *etcd35) Campaign() error            { return c.node.Campaign() }
 func (c *etcd35) Unreachable(replica uint64) { c.node.ReportUnreachable(replica) }
 func (c *etcd35) Compacted()                 { c.view.compacted() }
+func (c *etcd35) Damage() (uint64, error)    { return c.view.damaged, c.view.damage }
+func (c *etcd35) Repaired()                  { c.view.repaired() }
+func (c *etcd35) Settle(index uint64)        { c.view.settle = max(c.view.settle, index) }
+
+func (c *etcd35) Campaign() error {
+	if !c.view.sees(c.applied) {
+		return ErrDamaged
+	}
+	return c.node.Campaign()
+}
 
 // ForgetLeader is not in this library. A follower that was just started has no leader, so it is started
 // again, when there is nothing in work that this would lose.
@@ -217,7 +226,7 @@ func (c *etcd35) Step(m *Message) error {
 	if err := c.check(m); err != nil {
 		return fmt.Errorf("core: %w", err)
 	}
-	if m.To != c.replica {
+	if m.To != c.replica || m.Type == MsgTimeoutNow && !c.view.sees(c.applied) {
 		return nil
 	}
 	err := c.node.Step(toPBMessage(m))
@@ -510,6 +519,7 @@ func (c *etcd35) Status() Status {
 		Commit: max(c.applied, min(ls.Commit, c.view.stable)), Applied: c.applied,
 		Last: c.view.last, Durable: c.view.stable, Stored: c.view.commit,
 		Members: c.members.clone(), Transferring: ls.LeadTransferee,
+		Damaged:        c.view.damaged,
 		SnapshotWanted: c.view.wanted && ls.RaftState == etcdraft.StateLeader,
 	}
 	for id, p := range ls.Progress {
@@ -656,6 +666,9 @@ func (s *storage35) Entries(lo, hi, maxSize uint64) ([]raftpb.Entry, error) {
 		if err != nil && v.compacted() {
 			return s.Entries(lo, hi, maxSize)
 		}
+		if errors.Is(err, ErrDamaged) {
+			return nil, etcdraft.ErrCompacted // then it asks for a snapshot, which there is not
+		}
 		return toPBEntries(loaded), err
 	}
 	// The library looks for membership changes among all unapplied entries. It must not hold the data
@@ -697,6 +710,9 @@ func (s *storage35) FirstIndex() (uint64, error) { return s.core.view.first, nil
 
 // Snapshot is asked for when another replica needs entries that are gone.
 func (s *storage35) Snapshot() (raftpb.Snapshot, error) {
+	if s.core.view.damaged != 0 {
+		return raftpb.Snapshot{}, etcdraft.ErrSnapshotTemporarilyUnavailable // what is wanted is the entry, see Entries
+	}
 	meta, ok := s.core.view.snapshot(&s.core.members)
 	if !ok {
 		return raftpb.Snapshot{}, etcdraft.ErrSnapshotTemporarilyUnavailable

@@ -99,6 +99,9 @@ func (c *etcd37) Tick() {
 
 func (c *etcd37) Campaign() error {
 	c.settled("Campaign")
+	if !c.view.sees(c.applied) {
+		return ErrDamaged
+	}
 	return c.node.Campaign()
 }
 
@@ -125,6 +128,12 @@ func (c *etcd37) SnapshotSent(replica uint64, ok bool) {
 }
 
 func (c *etcd37) Compacted() { c.view.compacted() }
+
+func (c *etcd37) Damage() (uint64, error) { return c.view.damaged, c.view.damage }
+
+func (c *etcd37) Repaired() { c.view.repaired() }
+
+func (c *etcd37) Settle(index uint64) { c.view.settle = max(c.view.settle, index) }
 
 // settled panics when a proposal's data is not in its entries yet, which Ready puts there.
 func (c *etcd37) settled(call string) {
@@ -221,7 +230,7 @@ func (c *etcd37) Step(m *Message) error {
 	if err := c.check(m); err != nil {
 		return fmt.Errorf("core: %w", err)
 	}
-	if m.To != c.replica {
+	if m.To != c.replica || m.Type == MsgTimeoutNow && !c.view.sees(c.applied) {
 		return nil
 	}
 	err := c.node.Step(toPBMessage(m))
@@ -437,6 +446,9 @@ func (c *etcd37) commit(rd *Ready) {
 			hi = min(hi, c.tail.entries[0].GetIndex())
 		}
 		entries, err := c.view.load(lo, hi, c.maxApply)
+		if errors.Is(err, ErrDamaged) {
+			return // until it is repaired
+		}
 		if err != nil {
 			c.log.fail(err)
 		}
@@ -569,6 +581,7 @@ func (c *etcd37) Status() Status {
 		Term: ls.GetTerm(), Lead: ls.Lead, Role: roles37[ls.RaftState], Commit: ls.GetCommit(),
 		Applied: c.applied, Last: c.view.last, Durable: c.view.stable, Stored: c.view.commit,
 		Members: c.members.clone(), Transferring: ls.LeadTransferee,
+		Damaged:        c.view.damaged,
 		SnapshotWanted: c.view.wanted && ls.RaftState == etcdraft.StateLeader,
 	}
 	for id, p := range ls.Progress {
@@ -736,6 +749,9 @@ func (s *storage37) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	if err != nil && v.compacted() {
 		return s.Entries(lo, hi, maxSize)
 	}
+	if errors.Is(err, ErrDamaged) {
+		return nil, etcdraft.ErrCompacted // then it asks for a snapshot, which there is not
+	}
 	return toPBEntries(loaded), err
 }
 
@@ -762,6 +778,9 @@ func (s *storage37) FirstIndex() (uint64, error) { return s.core.view.first, nil
 
 // Snapshot is asked for when another replica needs entries that are gone.
 func (s *storage37) Snapshot() (*raftpb.Snapshot, error) {
+	if s.core.view.damaged != 0 {
+		return nil, etcdraft.ErrSnapshotTemporarilyUnavailable // what is wanted is the entry, see Entries
+	}
 	meta, ok := s.core.view.snapshot(&s.core.members)
 	if !ok {
 		return nil, etcdraft.ErrSnapshotTemporarilyUnavailable

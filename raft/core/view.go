@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -37,6 +38,13 @@ type view struct {
 	change   uint64    // index of the newest membership change that was applied
 	bytes    uint64    // of the entries handed to storage since written
 	wanted   bool      // a snapshot was asked for and there was none
+	settle   uint64    // the stored commit index is to be at least this, as soon as it can
+
+	damaged uint64 // an entry that was needed and could not be read, 0: none
+	damage  error  // why
+	// blind is the last of the entries among which there may be a membership change that was not read,
+	// because of damage: until all are applied this replica calls no election.
+	blind uint64
 }
 
 // pending is what becomes true when a write is durable.
@@ -92,6 +100,10 @@ func newView(cfg *Config) (view, start, error) {
 	if s.state.Commit, err = v.settled(s.state.Commit); err != nil {
 		return view{}, start{}, err
 	}
+	if v.blind > 0 && len(s.members.Voters) <= 1 && len(s.members.Outgoing) == 0 {
+		return view{}, start{}, v.damage // nobody else can say what stood there
+	}
+	v.repaired()
 	return v, s, nil
 }
 
@@ -136,6 +148,11 @@ func (v *view) settled(commit uint64) (uint64, error) {
 	newest := uint64(0)
 	for lo := commit + 1; lo <= v.last; {
 		entries, err := v.load(lo, v.last+1, scanBytes)
+		if errors.Is(err, ErrDamaged) {
+			v.blind = v.last
+			lo++
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -168,10 +185,18 @@ func (v *view) term(index uint64) (uint64, error) {
 	return term, nil
 }
 
-// load reads entries of [lo, hi), at least one, and no more than fit in maxBytes of data.
+// load reads entries of [lo, hi), at least one, and no more than fit in maxBytes of data. When one of them is
+// damaged it reads the first alone, and notes the damage if that is the one.
 func (v *view) load(lo, hi, maxBytes uint64) ([]Entry, error) {
 	hi = min(hi, lo+maxLoadEntries)
 	entries, err := v.log.Entries(v.group, lo, hi, maxBytes)
+	if errors.Is(err, ErrDamaged) && hi > lo+1 {
+		hi = lo + 1
+		entries, err = v.log.Entries(v.group, lo, hi, maxBytes)
+	}
+	if errors.Is(err, ErrDamaged) {
+		v.damaged, v.damage = lo, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read entries [%d, %d): %w", lo, hi, err)
 	}
@@ -201,7 +226,18 @@ func (v *view) state(hs HardState, entries int) *HardState {
 // owes reports whether the commit index is to be written because of a membership change. When the
 // replicas that left are gone, those that stay must still know that the change is committed: they might
 // not win an election without knowing.
-func (v *view) owes() bool { return v.change > v.written.Commit && v.change <= v.stable }
+func (v *view) owes() bool {
+	if v.settle > v.written.Commit && (v.settle <= v.stable || !v.synced && len(v.inflight) == 0) {
+		return true // without a write it is not known what is durable
+	}
+	return v.change > v.written.Commit && v.change <= v.stable
+}
+
+// repaired forgets the damage.
+func (v *view) repaired() { v.damaged, v.damage = 0, nil }
+
+// sees reports whether a replica that has applied everything up to an entry may call an election.
+func (v *view) sees(applied uint64) bool { return v.damaged == 0 && applied >= v.blind }
 
 // storable returns how much of a commit index may be written. A write that is torn may keep the state
 // and lose the entries, so the commit index of a write covers only what earlier ones made durable.
@@ -214,6 +250,9 @@ func (v *view) storable(commit uint64) uint64 {
 func (v *view) rewrite(hs HardState) *HardState {
 	hs.Commit = v.storable(hs.Commit)
 	v.written, v.bytes = hs, 0
+	if v.synced {
+		v.settle = 0 // more is not known to be committed
+	}
 	return &hs
 }
 
@@ -223,6 +262,10 @@ func (v *view) wrote(entries []Entry) {
 		if from := entries[0].Index; from <= v.last {
 			// The suffix is replaced: earlier writes make durable what they keep only.
 			v.stable = min(v.stable, from-1)
+			v.blind = min(v.blind, from-1)
+			if v.damaged >= from {
+				v.repaired()
+			}
 			for i := range v.inflight {
 				v.inflight[i].last = min(v.inflight[i].last, from-1)
 			}
@@ -239,6 +282,8 @@ func (v *view) wrote(entries []Entry) {
 // next.
 func (v *view) reset(meta *SnapshotMeta) {
 	v.first, v.last, v.lastTerm = meta.Index+1, meta.Index, meta.Term
+	v.blind = 0
+	v.repaired()
 	v.stable = v.written.Commit // what is known to be committed is in the snapshot, too
 	for i := range v.inflight {
 		v.inflight[i].last = 0
@@ -264,6 +309,9 @@ func (v *view) compacted() bool {
 		return false
 	}
 	v.first = first
+	if v.damaged < first {
+		v.repaired()
+	}
 	return true
 }
 

@@ -35,6 +35,7 @@ type write struct {
 	put     *object
 	del     []uint64
 	install *installed
+	repair  *raft.Entry
 }
 
 type object struct {
@@ -67,6 +68,10 @@ func (m *image) apply(w *write) {
 		}
 	case w.install != nil:
 		m.installParts(w.install)
+	case w.repair != nil:
+		if e := w.repair; e.Index > m.before && e.Index <= m.last() {
+			m.entries[e.Index-m.before-1] = *e
+		}
 	case w.compact > 0:
 		m.compact(w.compact)
 	default:

@@ -19,7 +19,12 @@ type Log struct {
 	mu     sync.Mutex // not held while a Done is called
 	groups map[uint64]*groupLog
 	reads  map[uint64]badRange
+
+	damagedEntries, damagedObjects map[place]struct{}
 }
+
+// place is an entry or object of a group.
+type place struct{ group, at uint64 }
 
 // groupLog is the log of one group.
 type groupLog struct {
@@ -33,7 +38,8 @@ var _ raft.SnapshotStore = (*Log)(nil)
 
 // NewLog returns an empty log whose writes become durable by Sync.
 func NewLog() *Log {
-	return &Log{groups: make(map[uint64]*groupLog), reads: make(map[uint64]badRange)}
+	return &Log{groups: make(map[uint64]*groupLog), reads: make(map[uint64]badRange),
+		damagedEntries: make(map[place]struct{}), damagedObjects: make(map[place]struct{})}
 }
 
 // NewSyncedLog returns an empty log whose writes are durable when Append returns.
@@ -137,6 +143,7 @@ func (l *Log) Crash(keep func(group uint64, pending int) int) *Log {
 	defer l.mu.Unlock()
 	after := NewLog()
 	after.auto = l.auto
+	after.damagedEntries, after.damagedObjects = maps.Clone(l.damagedEntries), maps.Clone(l.damagedObjects)
 	for _, id := range slices.Sorted(maps.Keys(l.groups)) {
 		g := l.groups[id]
 		m := g.durable.clone()
@@ -155,6 +162,28 @@ func (l *Log) FailReadsBelow(group, index uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reads[group] = badRange{index, err}
+}
+
+// DamageEntry makes an entry unreadable until it is stored once more.
+func (l *Log) DamageEntry(group, index uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.damagedEntries[place{group, index}] = struct{}{}
+}
+
+// DamageObject makes an object unreadable until it is stored once more.
+func (l *Log) DamageObject(group, key uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.damagedObjects[place{group, key}] = struct{}{}
+}
+
+// checkLocked returns an error when an entry is damaged.
+func (l *Log) checkLocked(group, index uint64) error {
+	if _, bad := l.damagedEntries[place{group, index}]; bad {
+		return fmt.Errorf("group %d entry %d: %w", group, index, raft.ErrDamaged)
+	}
+	return nil
 }
 
 // badRange is what Entries refuses to read.
@@ -211,6 +240,11 @@ func (l *Log) Entries(group, lo, hi, maxBytes uint64) ([]raft.Entry, error) {
 		if size += uint64(len(m.entries[i-m.before-1].Data)); size > maxBytes && i > lo {
 			hi = i
 			break
+		}
+	}
+	for i := lo; i < hi; i++ {
+		if err := l.checkLocked(group, i); err != nil {
+			return nil, err
 		}
 	}
 	return slices.Clone(m.entries[lo-m.before-1 : hi-m.before-1]), nil

@@ -18,6 +18,9 @@ func (l *Log) ReadAt(group, index uint64, off int, p []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e, err := l.groupLocked(group).now.stat(index)
+	if err == nil {
+		err = l.checkLocked(group, index)
+	}
 	if err != nil {
 		return fmt.Errorf("group %d: %w", group, err)
 	}
@@ -44,12 +47,34 @@ func (l *Log) Stat(group, index uint64) (term uint64, size uint32, err error) {
 
 // Install implements raft.SnapshotStore.
 func (l *Log) Install(group, index, term uint64, size uint32, ranges []raft.Range, data []byte, done func()) {
+	l.mu.Lock()
+	delete(l.damagedEntries, place{group, index})
+	l.mu.Unlock()
 	l.write(write{Write: raft.Write{Group: group, Done: done},
 		install: &installed{index, term, size, slices.Clone(ranges), slices.Clone(data)}})
 }
 
+// Repair implements raft.SnapshotStore.
+func (l *Log) Repair(group uint64, e raft.Entry, done func()) {
+	l.mu.Lock()
+	m := &l.groupLocked(group).now
+	good := m.state != nil && e.Index > m.before && e.Index <= min(m.last(), m.state.Commit) && m.entries[e.Index-m.before-1].Term == e.Term
+	if good {
+		delete(l.damagedEntries, place{group, e.Index})
+	}
+	l.mu.Unlock()
+	w := write{Write: raft.Write{Group: group, Done: done}}
+	if good {
+		w.repair = &e
+	}
+	l.write(w)
+}
+
 // PutObject implements raft.SnapshotStore.
 func (l *Log) PutObject(group, key uint64, data []byte, done func()) {
+	l.mu.Lock()
+	delete(l.damagedObjects, place{group, key})
+	l.mu.Unlock()
 	l.write(write{Write: raft.Write{Group: group, Done: done}, put: &object{key, slices.Clone(data)}})
 }
 
@@ -58,6 +83,9 @@ func (l *Log) Object(group, key uint64) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	data, ok := l.groupLocked(group).now.objects[key]
+	if _, bad := l.damagedObjects[place{group, key}]; ok && bad {
+		return nil, fmt.Errorf("group %d object %d: %w", group, key, raft.ErrDamaged)
+	}
 	if !ok {
 		return nil, fmt.Errorf("group %d has no object %d", group, key)
 	}

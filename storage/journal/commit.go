@@ -185,7 +185,7 @@ func (w *writer) step() (did bool, err error) {
 			}
 			n, foot = w.partSize(it)
 		}
-		if !b.fits(n, foot) {
+		if !b.fits(n, foot) || w.leaves(b.seg) {
 			if begun {
 				return true, w.flush()
 			}
@@ -207,6 +207,20 @@ func (w *writer) step() (did bool, err error) {
 		}
 	}
 	return true, w.flush()
+}
+
+// leaves reports whether a segment is to be left although there is room in it: it is damaged, and another one is ready.
+// Behind the footer that it gets nothing may be written.
+func (w *writer) leaves(s *segment) bool {
+	if w.log.leave.Load() != s.id {
+		return false
+	}
+	if s.footer != (span64{}) {
+		return true
+	}
+	w.log.mu.RLock()
+	defer w.log.mu.RUnlock()
+	return len(w.log.ready) > 0
 }
 
 // seal writes the footer of the segment that the log is about to leave. It returns false when there is

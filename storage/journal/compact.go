@@ -83,7 +83,7 @@ func (l *Log) Install(id, index, term uint64, size uint32, ranges []Range, data 
 	l.install(id, &blob{kind: kindRelocated, index: index, term: term, payload: r.encode(data)}, done)
 }
 
-// Repair stores a committed entry of the group's log once more; it is read from its new place from now on.
+// Repair stores a committed entry of the group's log once more; it is read from its new place when that is durable.
 // It does nothing when the log has no committed entry with that index and term. done, which may be nil, is
 // called as Write.Done is.
 func (l *Log) Repair(id uint64, e Entry, done func()) {
@@ -108,7 +108,20 @@ func (l *Log) install(id uint64, b *blob, done func()) {
 			g.pending = make(map[uint64][]*blob)
 		}
 		g.pending[b.index] = append(g.pending[b.index], b)
+		l.lookAgainLocked()
 	})
+}
+
+// lookAgainLocked lets the mover try once more segments in which it has met damage: what is stored now may be in the
+// place of that.
+func (l *Log) lookAgainLocked() {
+	if !l.hurt {
+		return
+	}
+	l.hurt = false
+	for _, s := range l.segs {
+		s.damaged = false
+	}
 }
 
 // joined returns ranges with those that touch put together and empty ones left out.

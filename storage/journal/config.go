@@ -40,6 +40,12 @@ type Config struct {
 	// SlackBytes is how much more than twice what is needed the log may take before that begins. 0: three
 	// segments.
 	SlackBytes int64
+	// ScrubInterval is the time in which the whole log is read once and checked, in the background; it is read no
+	// faster than 32 MiB a second, and waits while there is something to be written. 0: 72 hours; negative: never.
+	ScrubInterval time.Duration
+	// OnDamage is called, without locks, with what is needed and was found damaged by that, or by the mover. It does
+	// not block. nil: it is logged only.
+	OnDamage func(Damaged)
 	// Key, of KeyBytes, is the node key: new segments are encrypted with AES-256-XTS under a data key
 	// that is kept in Keys, wrapped by it. Segments that are there stay as they are. nil: new segments
 	// are not encrypted, and those that are cannot be read without PrevKey.
@@ -82,6 +88,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MoveBytesPerSecond == 0 {
 		c.MoveBytesPerSecond = 32 << 20
+	}
+	if c.ScrubInterval == 0 {
+		c.ScrubInterval = 72 * time.Hour
+	}
+	if c.OnDamage == nil {
+		c.OnDamage = func(Damaged) {}
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

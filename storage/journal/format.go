@@ -429,9 +429,13 @@ func (h *recordHeader) lengthOK() bool {
 // record is one decoded record: its header, where the payload starts in the batch, and the payload.
 type record struct {
 	recordHeader
-	off  uint32
-	data []byte
+	off     uint32
+	data    []byte
+	damaged bool // the payload is not what was written
 }
+
+// payloadSum is the checksum of a record's payload.
+func payloadSum(seed uint32, data []byte) uint32 { return crc32.Update(seed, castagnoli, data) }
 
 // decodeBatch checks every byte of a batch, whose padded bytes are b, and appends its records to
 // recs. The payloads alias b. On an error off is where in b the damage starts, and no record may be

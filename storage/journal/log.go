@@ -90,6 +90,9 @@ type Log struct {
 	mover     mover
 	reclaimAt time.Time // not before, after the catalog had no room
 	noRoom    bool      // that was logged
+	scrub     scrubber
+
+	leave atomic.Uint32 // a segment that is to be left when there is another one
 
 	keys keys // set by Open
 	turn int  // of Work
@@ -116,6 +119,7 @@ type Log struct {
 	taken           []time.Time // when the latest segments became active
 	nextID          uint32      // number of the next segment
 	starved         bool        // run waits for a segment
+	hurt            bool        // some segments are damaged
 	full            error       // why the last try to prepare a segment failed, if for lack of space
 	err             error       // fatal
 	closed          bool

@@ -1,8 +1,8 @@
 package journal
 
 // Work does one unit of work of a log with Config.Manual: it writes and syncs a batch and calls the
-// Done of what it completed, or makes a segment ready, or begins or ends reclaiming one, or writes the
-// mark. It returns false when there was nothing to do; that changes with calls of other methods, and
+// Done of what it completed, or makes a segment ready, or begins or ends reclaiming one, or checks a part
+// of one, or writes the mark. It returns false when there was nothing to do; that changes with calls of other methods, and
 // with time. Work and Close must not be called concurrently, nor from Done.
 func (l *Log) Work() (more bool) {
 	if !l.cfg.Manual {
@@ -14,7 +14,8 @@ func (l *Log) Work() (more bool) {
 	if ended {
 		return false
 	}
-	steps := [...]func() (bool, error){l.prepareStep, l.writeStep, l.reclaimStep, l.markStep}
+	scrub := func() (bool, error) { return l.scrubStep(l.cfg.Clock()), nil }
+	steps := [...]func() (bool, error){l.prepareStep, l.writeStep, l.reclaimStep, l.markStep, scrub}
 	if l.turn++; l.turn%2 == 0 { // whoever always writes must not keep segments from being reclaimed
 		steps[1], steps[2] = steps[2], steps[1]
 	}

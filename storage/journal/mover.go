@@ -130,7 +130,13 @@ func (l *Log) evacuate(now time.Time) (did bool, err error) {
 			m.seg = nil
 		case errors.As(err, new(*CorruptError)):
 			l.cfg.Logger.Error("keep a journal segment that is damaged", "file", m.seg.file.Name(), "err", err)
-			m.seg.damaged = true
+			l.mu.Lock()
+			m.seg.damaged, l.hurt = true, true
+			l.mu.Unlock()
+			if corrupt := (*CorruptError)(nil); errors.As(err, &corrupt) && m.seg.version != version1 {
+				at := max(corrupt.Offset, dataOffset)
+				l.reportDamage(m.seg, []int64{at - (at-dataOffset)%sectorBytes})
+			}
 			m.seg = nil
 		case err != nil:
 			return false, err

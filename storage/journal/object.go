@@ -56,6 +56,7 @@ func (l *Log) PutObject(id, key uint64, data []byte, done func()) {
 			g.pin(was.seg, l.enqueued+1, l.durable)
 		}
 		g.objects[key] = object{blob: it.blob}
+		l.lookAgainLocked()
 	})
 }
 

@@ -493,6 +493,11 @@ func (l *Log) readCandidate(src *source, index uint64, r *reading) (done bool, e
 		if err != nil {
 			return false, err
 		}
+		if at.length == 0 && len(r.p) > 0 { // it may be one of which only the place is known
+			if _, err := src.seg.termAt(at.row, kindEntry, index); err != nil {
+				return false, err
+			}
+		}
 		have := wholeEntry(at.length)
 		return r.take(&have, func(from int, p []byte) error {
 			return readFull(src.seg.file, p, int64(at.off)+int64(from-have.headBytes()))

@@ -9,7 +9,7 @@ import (
 	"millrace/storage/vfs"
 )
 
-// reclaimLoop deletes segments that hold nothing any more.
+// reclaimLoop deletes segments that hold nothing any more, and checks the others.
 func (l *Log) reclaimLoop() {
 	for {
 		did, err := l.reclaimStep()
@@ -17,7 +17,7 @@ func (l *Log) reclaimLoop() {
 			l.fail(err)
 			return
 		}
-		if did {
+		if did || l.scrubStep(l.cfg.Clock()) {
 			continue
 		}
 		if !l.await(l.reclaim, l.until(l.nextMove())) {
@@ -35,7 +35,7 @@ func (l *Log) nextMove() time.Time {
 		at = time.Time{}
 	}
 	l.mu.RUnlock()
-	for _, t := range []time.Time{l.mover.notBefore, l.reclaimAt} {
+	for _, t := range []time.Time{l.mover.notBefore, l.reclaimAt, l.scrub.notBefore} {
 		if t.After(now) && (!at.After(now) || t.Before(at)) {
 			at = t
 		}

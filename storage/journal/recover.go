@@ -19,6 +19,9 @@ type recovery struct {
 	// spans holds what was found in each live segment, in order.
 	spans []liveSpan
 	gaps  map[uint64][]gap // by group, in the order of the segments
+	// missed are records in damaged batches of which nothing is known, as far as they are not explained.
+	missed missingRecords
+	refuse error // records of an earlier segment are missing
 }
 
 type liveSpan struct {
@@ -63,6 +66,9 @@ func (l *Log) recover() error {
 	cuts, err := r.judgeTail() // first: a log that was cut short lacks entries, too
 	if err != nil {
 		return err
+	}
+	if r.explain(); r.refuse != nil {
+		return r.refuse
 	}
 	for _, group := range slices.Sorted(maps.Keys(l.groups)) {
 		if err := r.complete(l.groups[group]); err != nil {
@@ -170,6 +176,7 @@ func (l *Log) moveAside(strays []string) error {
 // segment reads one segment of the manifest.
 func (r *recovery) segment(id uint32, m manifestRecord) error {
 	l := r.log
+	r.explain()
 	switch m.state {
 	case statePreparing:
 		return nil // holds nothing; sweep removes it
@@ -200,7 +207,9 @@ func (r *recovery) segment(id uint32, m manifestRecord) error {
 	if !ok {
 		l.cfg.Logger.Warn("the mark of a journal segment is damaged and is ignored", "file", s.file.Name())
 	}
-	live.span, err = s.reader().scan(func(b batch) error { return r.batch(s, b) })
+	reader := s.reader()
+	reader.lenient = lenient{on: true, mark: live.mark}
+	live.span, err = reader.scan(func(b batch) error { return r.batch(s, b) })
 	if err == nil {
 		err = r.apply(s, live.lastOff)
 	}
@@ -332,10 +341,33 @@ func (r *recovery) batch(s *segment, b batch) error {
 		return err
 	}
 	r.last = link{b.lsn, b.crc}
+	if b.cause != nil {
+		r.noteDamage(s, &b)
+	}
 	for i := range b.records {
 		rec := &b.records[i]
+		if rec.damaged {
+			skip, err := s.usable(rec)
+			if err != nil && r.missed.err == nil {
+				r.missed.err = &CorruptError{File: s.file.Name(), Offset: b.cause.off, Reason: fmt.Sprintf("%s: %v", b.cause.reason, err)}
+			}
+			if skip || err != nil {
+				continue
+			}
+		}
+		if rec.kind == kindEntry && r.missed.count > 0 {
+			if err := r.fill(s, rec); err != nil {
+				return s.corrupt(row{off: uint32(b.off) + rec.off}, "%v", err)
+			}
+		}
 		if rec.kind == kindFooter {
-			if err := s.checkFooter(b); err != nil {
+			err := error(nil)
+			if r.missed.hurt == s {
+				err = r.trustFooter(s, b)
+			} else {
+				err = s.checkFooter(b)
+			}
+			if err != nil {
 				return err
 			}
 			continue

@@ -2,6 +2,8 @@ package journal
 
 import (
 	"fmt"
+
+	"millrace/storage/vfs"
 )
 
 // windowBytes is how much a scan reads at once, if no batch is larger.
@@ -34,6 +36,7 @@ type batchReader struct {
 	first   [contentBytes]byte // content of the first sector of a batch
 	content []byte             // of the latest batch
 	recs    []record
+	lenient lenient
 }
 
 // batch is one checked batch at an offset of the segment. raw, its contents with padding, and records
@@ -43,6 +46,10 @@ type batch struct {
 	off     int64
 	raw     []byte
 	records []record
+
+	cause *damage // why not all of it is known, nil: it is
+	lost  int     // records of which nothing is known
+	blank int64   // what is not known begins here in raw
 }
 
 // bytes returns n bytes of the file at the physical offset off; they are valid until the next call.
@@ -55,11 +62,30 @@ func (r *batchReader) bytes(off int64, n int) ([]byte, error) {
 		r.buf = make([]byte, size)
 	}
 	r.buf, r.at = r.buf[:size], off
-	if _, err := r.file.raw.ReadAt(r.buf, off); err != nil {
+	_, err := r.file.raw.ReadAt(r.buf, off)
+	if vfs.IsUnreadable(err) {
+		err = r.pieces(off)
+	}
+	if err != nil {
 		r.buf = r.buf[:0]
 		return nil, err
 	}
 	return r.buf[:n], nil
+}
+
+// pieces fills buf from off on sector by sector. Those that the disk cannot read are zero: damaged, or never written.
+func (r *batchReader) pieces(off int64) error {
+	for b, at := r.buf, off; len(b) > 0; {
+		n := min(sectorBytes, len(b))
+		_, err := r.file.raw.ReadAt(b[:n], at)
+		if vfs.IsUnreadable(err) {
+			clear(b[:n])
+		} else if err != nil {
+			return err
+		}
+		b, at = b[n:], at+int64(n)
+	}
+	return nil
 }
 
 // read returns the batch at off, the start of a block. A *damage error says that there is none.
@@ -91,21 +117,45 @@ func (r *batchReader) read(off int64) (batch, error) {
 		r.content = make([]byte, n)
 	}
 	raw := r.content[:n]
+	var unknown blanks
+	var cause *damage
+	never := false // one of these sectors may never have been written
 	for i := 0; i*contentBytes < n; i++ {
 		sector, place := b[i*sectorBytes:][:sectorBytes], at+int64(i)*sectorBytes
 		lsn, ok := r.file.check(sector, place)
+		var d *damage
 		switch {
 		case ok && lsn == h.lsn:
 			r.file.open(raw[i*contentBytes:][:contentBytes], sector, place)
+			continue
 		case ok:
-			return batch{}, &damage{place, fmt.Sprintf("a sector of batch %d has that of batch %d", h.lsn, lsn)}
+			d, never = &damage{place, fmt.Sprintf("a sector of batch %d has that of batch %d", h.lsn, lsn)}, true
 		case isZero(sector):
-			return batch{}, &damage{place, fmt.Sprintf("a sector of batch %d is zero", h.lsn)}
+			d, never = &damage{place, fmt.Sprintf("a sector of batch %d is zero", h.lsn)}, true
 		default:
-			return batch{}, &damage{place, fmt.Sprintf("a sector of batch %d has a wrong checksum", h.lsn)}
+			d = &damage{place, fmt.Sprintf("a sector of batch %d has a wrong checksum", h.lsn)}
+		}
+		if !r.lenient.on {
+			return batch{}, d
+		}
+		if cause == nil {
+			cause = d
+		}
+		clear(raw[i*contentBytes:][:contentBytes])
+		unknown = append(unknown, blank{i * contentBytes, (i + 1) * contentBytes})
+	}
+	if cause == nil {
+		return r.decode(off, raw, h)
+	}
+	if never {
+		if ok, err := r.written(h, off+int64(n)); !ok || err != nil {
+			if err == nil {
+				err = cause
+			}
+			return batch{}, err
 		}
 	}
-	return r.decode(off, raw, h)
+	return r.decodeDamaged(off, raw, h, unknown, cause)
 }
 
 // head checks the first sector of a batch, which stands at a physical offset, and returns the header

@@ -131,8 +131,11 @@ func (f *sectorFile) ReadAt(p []byte, off int64) (int, error) {
 	for done < len(p) {
 		n := min((skip+len(p)-done+contentBytes-1)/contentBytes, readSectors)
 		if err := readFull(f.raw, buf[:n*sectorBytes], at); err != nil {
-			if err == io.ErrUnexpectedEOF {
+			switch {
+			case err == io.ErrUnexpectedEOF:
 				err = io.EOF
+			case vfs.IsUnreadable(err):
+				err = &CorruptError{File: f.Name(), Offset: at, Reason: fmt.Sprintf("the disk cannot read all of %d bytes: %v", n*sectorBytes, err)}
 			}
 			return done, err
 		}
@@ -209,7 +212,7 @@ func (f *sectorFile) seal(buf, content []byte, first, end int, at int64, lsn uin
 
 const (
 	// earlyBytes is from how much on a batch is written in pieces that the disk may begin with.
-	earlyBytes = 1 << 20
+	earlyBytes = 256 << 10
 	// pieceBytes is the size of a piece. Pages of one write of 2 MiB and more take two to three times as long as
 	// those of smaller ones (ext4, Linux 6.18).
 	pieceBytes = 256 << 10

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"syscall"
 )
@@ -67,8 +68,36 @@ func RenameDurable(fsys FS, oldName, newName string) error {
 	return fsys.SyncDir(filepath.Dir(newName))
 }
 
+// Replace makes data the contents of a file, whether there is one or not: after a power loss it has the old contents or
+// the new ones, and the new ones when Replace has returned. It writes a file name + ".tmp" in between, which may stay behind.
+func Replace(fsys FS, name string, data []byte) error {
+	tmp := name + ".tmp"
+	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := fsys.Create(tmp)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(data, 0); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return RenameDurable(fsys, tmp, name)
+}
+
 // ErrNoSpace is what writing answers when the disk has no room left.
 var ErrNoSpace error = syscall.ENOSPC
+
+// ErrUnreadable is what reading answers when the disk cannot read what it has.
+var ErrUnreadable error = syscall.EIO
+
+// IsUnreadable reports whether err says that the disk cannot read what it has; other places in the file may be read.
+func IsUnreadable(err error) bool {
+	return errors.Is(err, ErrUnreadable) || errors.Is(err, syscall.EBADMSG)
+}
 
 // IsNoSpace reports whether err says that the disk or the quota is exhausted.
 func IsNoSpace(err error) bool {

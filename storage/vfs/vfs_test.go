@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -154,6 +155,48 @@ func TestMemCrashLosesWhatWasNotSynced(t *testing.T) {
 	must(t, f.SyncData())
 	if got := content(t, m.Crash(LoseUnsynced, 1), "/d/a"); got != string(newer) {
 		t.Errorf("a synced write was lost: %q", got)
+	}
+}
+
+// TestReplace has the power fail before every step: the file has one contents or the other, and the new ones at the end.
+func TestReplace(t *testing.T) {
+	for _, old := range []string{"", "old contents"} {
+		newer := strings.Repeat("new contents ", 100)
+		for step := 0; ; step++ {
+			m := NewMem()
+			must(t, m.MkdirAll("/d"))
+			if old != "" {
+				must(t, Replace(m, "/d/a", []byte(old)))
+			}
+			var crashed []*Mem
+			n := 0
+			m.SetHook(func(Op) error {
+				if n++; n == step+1 {
+					crashed = []*Mem{m.Crash(LoseUnsynced, 1), m.Crash(KeepUnsynced, 1), m.Crash(TearUnsynced, uint64(step))}
+				}
+				return nil
+			})
+			must(t, Replace(m, "/d/a", []byte(newer)))
+			m.SetHook(nil)
+			if step >= n {
+				if got := content(t, m.Crash(LoseUnsynced, 1), "/d/a"); got != newer {
+					t.Errorf("after a power loss the file reads %.20q", got)
+				}
+				break
+			}
+			for i, c := range crashed {
+				names, err := c.List("/d")
+				must(t, err)
+				got := ""
+				if slices.Contains(names, "a") {
+					got = content(t, c, "/d/a")
+				}
+				if got != old && got != newer {
+					t.Errorf("crash %d before step %d: the file reads %.20q", i, step, got)
+				}
+				must(t, Replace(c, "/d/a", []byte(newer))) // whatever was left behind
+			}
+		}
 	}
 }
 

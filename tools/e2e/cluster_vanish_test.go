@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -444,30 +443,6 @@ func (v *vanishing) consumerLeader() *cluster.Node {
 		c, err := js.Consumer(v.context(clusterTimeout), queueStream, "worker")
 		if err == nil {
 			leader = v.Named(c.CachedInfo().Cluster.Leader)
-		}
-		return leader != nil
-	})
-	return leader
-}
-
-// metaLeader is the node that leads the meta group.
-func (v *vanishing) metaLeader() *cluster.Node {
-	v.t.Helper()
-	admin, err := v.ConnectAdmin(v.Storage()[0])
-	v.must(err)
-	defer admin.Close()
-	var leader *cluster.Node
-	waitFor(v.t, healthLimit, "leader of the meta group", func() bool {
-		var answer struct {
-			Data struct {
-				Meta struct {
-					Leader string `json:"leader"`
-				} `json:"meta_cluster"`
-			} `json:"data"`
-		}
-		m, err := admin.Request("$SYS.REQ.SERVER.PING.JSZ", nil, time.Second)
-		if err == nil && json.Unmarshal(m.Data, &answer) == nil {
-			leader = v.Named(answer.Data.Meta.Leader)
 		}
 		return leader != nil
 	})

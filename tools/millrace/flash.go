@@ -136,6 +136,9 @@ func nodeConfig(file, name string) ([]byte, error) {
 			return nil, err
 		}
 	}
+	if name == "" {
+		name = "millrace-box" // the box makes itself one like that
+	}
 	return text, checkServer(file, f.Millraced(true, name))
 }
 

@@ -32,6 +32,7 @@ func TestNodeConfig(t *testing.T) {
 		{"n1", good, ""},
 		{"n2", good, `server_name is "n1", --name "n2"`},
 		{"n2", "port: 4222", ""},
+		{"", "cluster { name: lab, listen: \"0.0.0.0:6222\" }\n", ""}, // a node of a cluster wants a name, and the box has one
 		{"a b", "port: 4222", `--name "a b"`},
 		{"", "appliance { network { adress: x } }\n", "x.conf: line 1: adress: unknown key"},
 		{"", "\njetstream { store_dir: \"/tmp\" }\n", "x.conf: line 2: store_dir: \"/tmp\" is not on the data disk"},

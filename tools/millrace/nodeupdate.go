@@ -110,10 +110,11 @@ func (c *call) install(ctx context.Context, conn *nats.Conn, timeout time.Durati
 // upload sends an image, with some chunks at a time on their way. After an error it asks how far the box has come and goes
 // on from there.
 func (c *call) upload(ctx context.Context, conn *nats.Conn, timeout time.Duration, n node, im fileImage) error {
-	u := upload{conn: conn, timeout: timeout, box: n.ID, image: im, piece: min(boxapi.MaxChunk, conn.MaxPayload()-1024)}
-	if u.piece <= 0 {
+	most := min(boxapi.MaxChunk, conn.MaxPayload()-1024)
+	if most <= 0 {
 		return fmt.Errorf("the server takes payloads of %d bytes only", conn.MaxPayload())
 	}
+	u := upload{conn: conn, timeout: timeout, box: n.ID, image: im, pace: newPace(most)}
 	began, told := time.Now(), time.Now()
 	size := int64(len(im.data))
 	u.progress = func(at int64) {

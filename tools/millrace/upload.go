@@ -22,14 +22,18 @@ type upload struct {
 	timeout  time.Duration // without any answer
 	box      string        // id of its server
 	image    fileImage
-	piece    int64 // bytes of a chunk
+	pace     pace
 	progress func(at int64)
 }
 
 // begin returns how far the box is.
 func (u *upload) begin(ctx context.Context) (at boxapi.Upload, err error) {
+	began := time.Now()
 	err = askBox(ctx, u.conn, u.timeout, u.box, boxapi.VerbUpload,
 		boxapi.UploadRequest{Size: int64(len(u.image.data)), SHA256: u.image.sum}, &at)
+	if err == nil {
+		u.pace.answered(time.Since(began))
+	}
 	return at, err
 }
 
@@ -44,22 +48,24 @@ func (u *upload) send(ctx context.Context, at boxapi.Upload) (boxapi.Upload, err
 	defer silence.Stop()
 
 	type answer struct {
-		at  boxapi.Upload
-		err error
+		at   boxapi.Upload
+		took time.Duration
+		err  error
 	}
 	answers := make(chan answer, uploadFlight)
 	size := int64(len(u.image.data))
 	next, flying := at.Offset, 0
 	for at.Offset < size {
 		for flying < uploadFlight && next < size {
-			end := min(size, next+u.piece)
+			end := min(size, next+u.pace.piece)
 			if flying > 0 && end > at.Offset+at.Window {
 				break // the box has room for no more
 			}
 			chunk := boxapi.Chunk{SHA256: u.image.sum, Offset: next, Data: u.image.data[next:end]}
 			wg.Go(func() {
+				sent := time.Now()
 				got, err := u.ask(ctx, chunk)
-				answers <- answer{got, err} // has room
+				answers <- answer{got, time.Since(sent), err} // has room
 			})
 			next, flying = end, flying+1
 		}
@@ -75,6 +81,7 @@ func (u *upload) send(ctx context.Context, at boxapi.Upload) (boxapi.Upload, err
 			return at, fmt.Errorf("the box says that it is at byte %d of %d", a.at.Offset, size)
 		}
 		silence.Reset(u.timeout)
+		u.pace.answered(a.took)
 		if a.at.Offset > at.Offset { // answers may overtake one another
 			at = a.at
 			u.progress(at.Offset)

@@ -75,16 +75,18 @@ type ledger struct {
 	stream string
 	news   chan struct{} // has room for one
 
-	mu    sync.Mutex
-	acked map[uint64]uint64 // number of a message to its sequence
-	last  time.Time         // of the last acknowledgement
-	gaps  []gap
+	mu      sync.Mutex
+	acked   map[uint64]uint64 // number of a message to its sequence
+	ran     time.Duration     // how long publishing went on, without the times in which this process stood still
+	last    time.Time         // of the last acknowledgement
+	lastRan time.Duration     // ran, then
+	gaps    []gap
 }
 
 // gap is a time without acknowledgements.
 type gap struct {
 	from time.Time
-	took time.Duration
+	took time.Duration // of ledger.ran: a test that is held up sees no acknowledgements, and they are not late
 }
 
 const (
@@ -147,9 +149,29 @@ func (l *ledger) begin(ctx context.Context, t *testing.T, every time.Duration, c
 			})
 		}
 	})
+	wg.Go(func() { l.clock(ctx) })
 	stop = func() { cancel(); wg.Wait() }
 	t.Cleanup(stop)
 	return stop
+}
+
+// clock keeps ran until ctx ends.
+func (l *ledger) clock(ctx context.Context) {
+	const every = 50 * time.Millisecond
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		l.mu.Lock()
+		l.ran += min(now.Sub(last), 5*every)
+		l.mu.Unlock()
+		last = now
+	}
 }
 
 // publish publishes message n, with its number as message id, until it is acknowledged or ctx ends. A cluster without a leader
@@ -182,11 +204,11 @@ func (l *ledger) note(n, sequence uint64) {
 	defer l.mu.Unlock()
 	l.acked[n] = sequence
 	now := time.Now()
-	if took := now.Sub(l.last); !l.last.IsZero() && took >= longGap {
+	if took := l.ran - l.lastRan; !l.last.IsZero() && took >= longGap {
 		l.gaps = append(l.gaps, gap{l.last, took})
 		l.t.Logf("stream %s: nothing acknowledged for %.2f s", l.stream, took.Seconds())
 	}
-	l.last = now
+	l.last, l.lastRan = now, l.ran
 	select {
 	case l.news <- struct{}{}:
 	default:

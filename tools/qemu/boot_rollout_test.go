@@ -16,9 +16,11 @@ import (
 	"time"
 )
 
-// maxGap is how long nothing may be acknowledged while leaders move off a box that is to start anew: much less than the
-// box then takes, so a box that takes its leaders along is seen. On a quiet machine it is less than a second.
-const maxGap = 8 * time.Second
+// maxGap is how long nothing may be acknowledged during an update: half of the time that a box is away at the least, so that a
+// box that takes its leaders along is seen. What is longer than a second here is the emulation: while a box boots it takes
+// the processors from the other two. How long publishing waits for a leader to move is measured with real processes, by
+// TestClusterHandsOver of tools/e2e.
+const maxGap = 20 * time.Second
 
 // A fleet of three gets a new version, one box after the other, while messages are published to streams with leaders on
 // all of them. At most one box is away at a time, publishing goes on, and every acknowledged message is there.
@@ -48,9 +50,10 @@ func TestFleetUpdate(t *testing.T) {
 		clients = append(clients, fleetClient(t, m.url))
 	}
 	var ledgers []*ledger
+	var stops []func()
 	for _, stream := range []string{"A", "B", "C"} {
 		l := newLedger(ctx, t, clients[0].js, stream, 3)
-		l.begin(ctx, t, 300*time.Millisecond, clients...)
+		stops = append(stops, l.begin(ctx, t, 300*time.Millisecond, clients...))
 		l.more(ctx, t, 20)
 		ledgers = append(ledgers, l)
 	}
@@ -86,8 +89,9 @@ func TestFleetUpdate(t *testing.T) {
 		wantConsole(ctx, t, m.vm, "this version has proven itself, version "+version)
 	}
 	logLeaders(ctx, t, clients[0], ledgers)
-	for _, l := range ledgers {
+	for i, l := range ledgers {
 		l.more(ctx, t, 20)
+		stops[i]() // what is acknowledged after the stream was read would look lost
 		l.check(ctx, t, clients[0].js)
 	}
 }

@@ -54,7 +54,7 @@ var Project = Rules{
 		{Folder: "appliance/cmd/uinit", Ours: []string{"appliance/system"}, Others: boxLibraries},
 		{
 			Folder: "appliance/system",
-			Ours:   []string{"appliance/boxapi", "appliance/boxlink", "image/layout", "image/signature"},
+			Ours:   []string{"appliance/boxapi", "appliance/boxlink", "image/layout", "image/signature", "storage/vfs"},
 			Others: append([]string{"github.com/beevik/ntp", "github.com/nats-io/nkeys"}, boxLibraries...),
 		},
 

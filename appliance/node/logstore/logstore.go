@@ -3,6 +3,7 @@
 package logstore
 
 import (
+	"errors"
 	"fmt"
 
 	"millrace/raft"
@@ -46,13 +47,43 @@ func (s Store) State(group uint64) (raft.HardState, bool) {
 func (s Store) Entries(group, lo, hi, maxBytes uint64) ([]raft.Entry, error) {
 	in, err := s.Log.Entries(group, lo, hi, maxBytes)
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	out := make([]raft.Entry, len(in))
 	for i, e := range in {
 		out[i] = raft.Entry(e)
 	}
 	return out, nil
+}
+
+// ReadAt fills p with a part of an entry.
+func (s Store) ReadAt(group, index uint64, off int, p []byte) error {
+	return damaged(s.Log.ReadAt(group, index, off, p))
+}
+
+// Stat returns the term and size of an entry.
+func (s Store) Stat(group, index uint64) (term uint64, size uint32, err error) {
+	term, size, err = s.Log.Stat(group, index)
+	return term, size, damaged(err)
+}
+
+// Object returns a blob.
+func (s Store) Object(group, key uint64) ([]byte, error) {
+	data, err := s.Log.Object(group, key)
+	return data, damaged(err)
+}
+
+// Repair stores a committed entry once more.
+func (s Store) Repair(group uint64, e raft.Entry, done func()) {
+	s.Log.Repair(group, journal.Entry(e), done)
+}
+
+// damaged gives the error for what was not written so the name that the host knows.
+func damaged(err error) error {
+	if errors.As(err, new(*journal.CorruptError)) {
+		return fmt.Errorf("%w: %w", raft.ErrDamaged, err)
+	}
+	return err
 }
 
 // Snapshot returns what the newest snapshot of a group holds.

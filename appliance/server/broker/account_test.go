@@ -166,7 +166,7 @@ func TestAccountUniqueReplies(t *testing.T) {
 		}
 	})
 	for i := range n {
-		c.expect(fmt.Sprintf("MSG _INBOX.x.%d 1 2\r\n{}\r\n", i))
+		c.awaits(fmt.Sprintf("MSG _INBOX.x.%d 1 2\r\n{}\r\n", i))
 	}
 	wg.Wait()
 }

@@ -47,6 +47,10 @@ type Config struct {
 	JetStream bool // INFO jetstream: streams are served behind this broker
 	APILevel  int  // INFO api_lvl; 0: left out
 
+	// Tags and Domain, that of its streams, are told of this server, and requests to servers may be for those that have them.
+	Tags   []string
+	Domain string
+
 	Accounts      []AccountConfig // beside them $G and the system account always exist
 	SystemAccount string          // account of the system services; empty: "$SYS"
 	NoAuthUser    string          // user name or nkey of a connection without credentials; empty: none

@@ -493,6 +493,7 @@ func (m *mesh) leave() {
 
 // close ends all routes and waits for them.
 func (m *mesh) close() {
+	m.takeLeave()
 	m.mu.Lock()
 	m.closed = true
 	l := m.listener

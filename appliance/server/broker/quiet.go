@@ -27,6 +27,7 @@ func (m *mesh) watch() {
 	look := time.NewTicker(routeLook)
 	defer look.Stop()
 	var routes []*route
+	var announcer announcer
 	for {
 		select {
 		case <-m.ctx.Done():
@@ -42,8 +43,10 @@ func (m *mesh) watch() {
 			}
 			r.mu.Unlock()
 		}
+		all := len(m.routes)
 		m.mu.Unlock()
 		now := time.Now()
+		announcer.look(m, all, now)
 		for _, r := range routes {
 			r.look(now)
 		}

@@ -119,7 +119,7 @@ func newCabled(t *testing.T) *cabled {
 	c.cable = newCable(t, c.far.routes)
 	c.near = join(t, "near", func(cfg *broker.Config) {
 		storage(2, 1, nil)(cfg)
-		cfg.Standing = broker.StandingRequests{Prefix: "pull.", Over: "OVER\r\n\r\n"}
+		cfg.Standing = broker.StandingRequests{Prefix: "pull.", Over: "OVER\r\n\r\n", Ended: "ended"}
 	}, c.cable.address())
 	meshed(t, c.near, c.far)
 	c.other = join(t, "other", storage(3, 1, nil), c.near.routes, c.far.routes)
@@ -379,4 +379,29 @@ func TestStandingRequestsEnd(t *testing.T) {
 			third.sync()
 		})
 	}
+}
+
+// TestStandingRequestsAreRefused has a client ask on a subject where requests were taken before, and that is gone: it
+// waits for who takes them next, until a server tells that nobody will.
+func TestStandingRequestsAreRefused(t *testing.T) {
+	t.Parallel()
+	c := newCabled(t)
+	far := subscriber(t, c.far, "pull.a")
+	interested(t, c.near, "pull.a", true)
+	client := subscriber(t, c.near, "inbox.*")
+	client.send("PUB pull.a inbox.1 0\r\n\r\n")
+	far.awaits("MSG pull.a 1 inbox.1 0\r\n\r\n")
+	far.send("UNSUB 1\r\n")
+	far.sync()
+	interested(t, c.near, "pull.a", false)
+	client.send("PUB pull.a inbox.2 0\r\n\r\n")
+	client.sync() // no answer: it waits
+	ended := func(subject string) {
+		c.far.SystemAccount().Publish("ended", "", nil, fmt.Appendf(nil, `{"account":%q,"subject":%q}`, broker.GlobalAccount, subject))
+	}
+	ended("pull.b")
+	ended("pull.a")
+	client.awaits("HMSG inbox.2 1 38 38\r\nNATS/1.0 503\r\nNats-Subject: pull.a\r\n\r\n\r\n")
+	client.send("PUB pull.a inbox.3 0\r\n\r\n")
+	client.awaits("HMSG inbox.3 1 38 38\r\nNATS/1.0 503\r\nNats-Subject: pull.a\r\n\r\n\r\n")
 }

@@ -629,3 +629,41 @@ func TestRouteAnswersSystemRequests(t *testing.T) {
 		t.Errorf("got %q", s)
 	}
 }
+
+// TestRouteTellsOfServers has a server hear how many servers there are, and that one ends: nats-server counts by it.
+func TestRouteTellsOfServers(t *testing.T) {
+	t.Parallel()
+	a := join(t, "a", nil)
+	events := make(chan string, 100)
+	if _, err := a.SystemAccount().Subscribe("$SYS.SERVER.*.*", "", func(m *broker.Msg) {
+		var z struct {
+			broker.ServerInfo
+			Server broker.ServerInfo
+			Stats  struct {
+				ActiveServers int `json:"active_servers"`
+			} `json:"statsz"`
+		}
+		if err := json.Unmarshal(m.Data, &z); err != nil {
+			t.Error(err)
+		}
+		id, kind, _ := strings.Cut(strings.TrimPrefix(string(m.Subject), "$SYS.SERVER."), ".")
+		if id != z.ID && id != z.Server.ID {
+			t.Errorf("%s has %s", m.Subject, m.Data)
+		}
+		events <- fmt.Sprint(kind, " ", z.Name, z.Server.Name, " ", z.Stats.ActiveServers)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b := join(t, "b", nil, a.routes)
+	meshed(t, a, b)
+	want := map[string]bool{"STATSZ a 2": true, "STATSZ b 2": true}
+	for len(want) > 0 {
+		delete(want, <-events)
+	}
+	b.Shutdown()
+	for e := range events {
+		if e == "SHUTDOWN b 0" {
+			break
+		}
+	}
+}

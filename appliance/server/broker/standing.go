@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,15 @@ import (
 type StandingRequests struct {
 	Prefix string // of their subjects; empty: there are none
 	Over   string // the header block that clients are told with
+	// Ended is a subject of the system account on which servers tell, by an EndedRequests, that nobody takes the
+	// requests on a subject any more; empty: none does.
+	Ended string
+}
+
+// EndedRequests tells that nobody takes the standing requests on a subject any more.
+type EndedRequests struct {
+	Account string `json:"account"`
+	Subject string `json:"subject"`
 }
 
 func (s *StandingRequests) matches(subject []byte) bool {
@@ -101,6 +111,38 @@ func (s *standing) taken(a *Account, subject string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.at[standingKey{a, subject}] != nil
+}
+
+// serveEnded hears of subjects that nobody will take requests on.
+func (m *mesh) serveEnded() error {
+	if m.b.cfg.Standing.Ended == "" {
+		return nil
+	}
+	_, err := m.b.system.Subscribe(m.b.cfg.Standing.Ended, "", func(msg *Msg) {
+		var e EndedRequests
+		if json.Unmarshal(msg.Data, &e) != nil {
+			return
+		}
+		if a := m.b.accounts[e.Account]; a != nil {
+			m.ended(a, e.Subject)
+		}
+	})
+	return err
+}
+
+// ended forgets the requests on a subject. Those that wait for somebody to take them are refused.
+func (m *mesh) ended(a *Account, subject string) {
+	m.standing.mu.Lock()
+	delete(m.standing.at, standingKey{a, subject})
+	m.standing.mu.Unlock()
+	m.holding.Lock()
+	held := slices.DeleteFunc(slices.Clone(m.held), func(p *parcel) bool { return p.account != a || p.deliver != subject })
+	m.holding.Unlock()
+	for _, p := range held {
+		if !m.router.live(a, subject) { // or somebody else takes them since
+			p.refuse()
+		}
+	}
 }
 
 // subscribed is told of interest in a subject, of another server or of this one. It is called without any lock.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,6 +23,8 @@ type ServerInfo struct {
 	Host      string    `json:"host"`
 	ID        string    `json:"id"`
 	Cluster   string    `json:"cluster,omitempty"`
+	Domain    string    `json:"domain,omitempty"`
+	Tags      []string  `json:"tags,omitempty"`
 	Version   string    `json:"ver"`
 	JetStream bool      `json:"jetstream"`
 	Flags     uint64    `json:"flags"` // 1: JetStream
@@ -34,6 +37,7 @@ func (b *Broker) ServerInfo() ServerInfo {
 	info := ServerInfo{
 		Name: b.cfg.ServerName, Host: b.cfg.Host, ID: b.id, Version: b.cfg.Version, JetStream: b.cfg.JetStream,
 		Seq: b.systemSeq.Add(1), Time: time.Now().UTC(), Cluster: b.Cluster(),
+		Domain: b.cfg.Domain, Tags: b.cfg.Tags,
 	}
 	if info.JetStream {
 		info.Flags = 1
@@ -78,7 +82,10 @@ func (f *serverFilter) meant(b *Broker) bool {
 		same = func(have, want string) bool { return have == want }
 	}
 	return (f.Name == "" || same(b.cfg.ServerName, f.Name)) && (f.Host == "" || same(b.cfg.Host, f.Host)) &&
-		(f.Cluster == "" || same(b.Cluster(), f.Cluster)) && f.Domain == "" && len(f.Tags) == 0
+		(f.Cluster == "" || same(b.Cluster(), f.Cluster)) &&
+		(f.Domain == "" || f.Domain == b.cfg.Domain) && !slices.ContainsFunc(f.Tags, func(tag string) bool {
+		return !slices.Contains(b.cfg.Tags, strings.ToLower(strings.TrimSpace(tag)))
+	})
 }
 
 // ServeServerRequest makes this server answer the requests $SYS.REQ.SERVER.PING.<verb> and
@@ -158,6 +165,11 @@ func (b *Broker) startServices() error {
 	}
 	if _, err := b.system.Subscribe(serverPingSubject, "", statsz); err != nil {
 		return err
+	}
+	if b.mesh != nil {
+		if err := b.mesh.serveEnded(); err != nil {
+			return err
+		}
 	}
 	if err := b.serveServer("STATSZ", statsz); err != nil {
 		return err

@@ -72,7 +72,9 @@ func TestSystemUserInfo(t *testing.T) {
 }
 
 func TestSystemServerRequests(t *testing.T) {
-	b := newBroker(t, systemConfig())
+	cfg := systemConfig()
+	cfg.Tags, cfg.Domain = []string{"zone:a", "disk:ssd"}, "hub"
+	b := newBroker(t, cfg)
 	u := requester(t, b, "u")
 	c := requester(t, b, "sys")
 	c.send("PUB x 3\r\nabc\r\n")
@@ -100,7 +102,15 @@ func TestSystemServerRequests(t *testing.T) {
 		v.Data.JetStream["streams"] != 3 {
 		t.Errorf("VARZ %+v", v.Data)
 	}
+	var meant broker.Statsz
+	c.request("$SYS.REQ.SERVER.PING", `{"domain":"hub","tags":["Zone:A"]}`, &meant)
+	if meant.Server.Domain != "hub" || len(meant.Server.Tags) != 2 {
+		t.Errorf("server %+v", meant.Server)
+	}
 	// A filter that names another server gets no answer.
+	for _, filter := range []string{`{"domain":"other"}`, `{"tags":["zone:a","zone:b"]}`} {
+		c.send(fmt.Sprintf("PUB $SYS.REQ.SERVER.PING inbox.x %d\r\n%s\r\n", len(filter), filter))
+	}
 	c.send("PUB $SYS.REQ.SERVER.PING.VARZ inbox.x 30\r\n" + `{"server_name":"other","x":12}` + "\r\n")
 	c.send("PUB $SYS.REQ.SERVER.PING inbox.x 41\r\n" + `{"server_name":"sr","exact_match":true}  ` + "\r\n")
 	c.sync()

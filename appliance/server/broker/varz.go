@@ -35,6 +35,7 @@ type ServerStats struct {
 	ReceivedFromClients trafficCount `json:"received_from_clients"`
 	SlowConsumers       int64        `json:"slow_consumers"`
 	Routes              []routeStat  `json:"routes,omitempty"`
+	ActiveServers       int          `json:"active_servers,omitempty"` // in the cluster, this one included
 	MaxProcs            int          `json:"gomaxprocs"`
 }
 
@@ -55,6 +56,9 @@ func (b *Broker) Statsz() Statsz {
 		if a.Connections() > 0 {
 			s.ActiveAccounts++
 		}
+	}
+	if b.mesh != nil {
+		s.ActiveServers = b.mesh.servers()
 	}
 	b.mu.Lock()
 	s.Connections, s.TotalConnections = len(b.clients), b.total

@@ -31,6 +31,9 @@ var errNoLeader = errors.New("jetstream: the group has no leader")
 // errLeaderGone is returned by a call when whoever got it, or should have, leads no more: it may have been taken.
 var errLeaderGone = fmt.Errorf("%w any more", errNoLeader)
 
+// errSilent is returned by who is not to answer a call, since another one may.
+var errSilent = &api.Error{Description: "not to be answered"}
+
 // calls makes requests of other nodes and takes theirs.
 type calls struct {
 	engine *Engine
@@ -93,7 +96,11 @@ func (c *calls) serveIn(in func(body []byte) lane, subject string, handle func(b
 		c.engine.work(in(body), func() {
 			var answer callAnswer
 			var data any
-			if data, answer.Error = handle(body); answer.Error == nil && data != nil {
+			data, answer.Error = handle(body)
+			if answer.Error == errSilent {
+				return
+			}
+			if answer.Error == nil && data != nil {
 				var err error
 				if answer.Data, err = json.Marshal(data); err != nil {
 					panic("BUG: encode answer to another node: " + err.Error())

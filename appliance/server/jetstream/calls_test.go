@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/meta"
 )
 
 // A leader that gets a call and leads no more does not answer: who asks learns of that at once.
@@ -134,6 +135,29 @@ func TestEntryGoesToTheNextLeader(t *testing.T) {
 		defer cancel()
 		if err := e.catalog.submit(ctx, 0, []byte("entry")); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("without a leader: %v", err)
+		}
+	})
+}
+
+// A list has what is led by who is not heard for a moment, and does not wait for long for what nobody leads.
+func TestListWaitsForLeadersThatAreNotHeard(t *testing.T) {
+	inRing(t, api.LimitsPolicy, func(r *ring) {
+		a := r.nodes[1].engine.accounts["A"]
+		ms := meta.Stream{Name: "X", Group: meta.Group{ID: 77}}
+		ctx, cancel := context.WithTimeout(context.Background(), gatherWait)
+		defer cancel()
+		time.AfterFunc(300*time.Millisecond, func() {
+			r.nodes[0].engine.calls.serveLeader(77, func([]byte) (any, *api.Error) {
+				return api.StreamInfo{Config: api.StreamConfig{Name: "X"}}, nil
+			})
+		})
+		if info := a.streamInfo(ctx, ms); info == nil || info.Config.Name != "X" {
+			r.Errorf("info %+v", info)
+		}
+		began := time.Now()
+		ms.Group.ID = 78
+		if info := a.streamInfo(ctx, ms); info != nil || time.Since(began) > askWait {
+			r.Errorf("info %+v after %v", info, time.Since(began))
 		}
 	})
 }

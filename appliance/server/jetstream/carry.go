@@ -273,6 +273,7 @@ func (c *catalog) bringStream(account, name string) {
 			ID: ms.Group.ID, Log: ms.Group.LogOf(member), Replica: member.Replica, Began: ms.Group.Began,
 		}); err != nil { // the others are not to suffer for it
 			c.cannotServe(a, name, "", err)
+			c.rebuild(a, name, "", err)
 			return
 		}
 		a.setOffline(name, nil)
@@ -283,6 +284,7 @@ func (c *catalog) bringStream(account, name string) {
 			a.forget(s)
 			s.shutdown()
 			c.cannotServe(a, name, "", fmt.Errorf("consumer %q: %w", mc.Name, err))
+			c.rebuild(a, name, mc.Name, err)
 			return
 		}
 	}
@@ -298,11 +300,29 @@ func (c *catalog) bringConsumer(account, name, consumer string) {
 	}
 	s := a.local(name)
 	if s == nil {
+		a.mu.RLock()
+		_, offline := a.offline[name]
+		a.mu.RUnlock()
+		if offline { // maybe because of this consumer
+			c.bringStream(account, name)
+		}
 		return
 	}
 	mc, ok := c.consumer(account, name, consumer)
 	if err := s.bringConsumer(consumer, mc, ok); err != nil {
 		c.cannotServe(a, name, consumer, err)
+		c.rebuild(a, name, consumer, err)
+	}
+}
+
+// rebuild has the replica of a stream or consumer replaced that could not be started here because of its log.
+func (c *catalog) rebuild(a *account, name, consumer string, err error) {
+	if errors.Is(err, ErrFull) || errors.Is(err, ErrStopped) {
+		return
+	}
+	group, ok := c.groupOf(a.name, name, consumer)
+	if member, here := group.Replica(c.engine.cfg.Node); ok && here {
+		c.engine.rebuild(a, name, consumer, GroupSpec{ID: group.ID, Log: group.LogOf(member), Replica: member.Replica}, err)
 	}
 }
 

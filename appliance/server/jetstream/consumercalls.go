@@ -296,8 +296,7 @@ func (a *account) consumerInfo(ctx context.Context, c *consumerEntry) *api.Consu
 		return c.Info()
 	}
 	var info api.ConsumerInfo
-	err := a.engine.calls.call(ctx, leaderSubject(c.id), leaderCall{Kind: callConsumerInfo}, &info)
-	if err != nil {
+	if a.engine.listed(ctx, c.id, callConsumerInfo, &info) != nil {
 		return nil
 	}
 	return &info

@@ -91,6 +91,7 @@ func (c *consumerEntry) failLocked(err error) {
 	c.stream.log.Error("consumer cannot be served here; its data is left alone", "account", c.stream.account.name,
 		"stream", c.stream.name, "consumer", c.name, "error", err)
 	c.stream.account.engine.leaveFailed(c.id)
+	c.stream.account.engine.rebuild(c.stream.account, c.stream.name, c.name, c.spec, err)
 	c.jobs.add(c.follow)
 }
 

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -91,6 +92,7 @@ func (c *consumerEntry) deliveryConfig(cfg api.ConsumerConfig) delivery.Config {
 		Bus:     deliveryBus{s.account.bus},
 		OnError: func(err error) { s.log.Error("consumer", "account", s.account.name, "error", err) },
 	}
+	conf.OnDelete = s.account.pullsEnded
 	conf.OnBehind = func(on bool) { s.noteBehind(c, on) }
 	if c.id == 0 {
 		conf.OnLive = func() { s.noteLive(c) }
@@ -110,7 +112,10 @@ func (s *Stream) bringConsumer(name string, mc meta.Consumer, exists bool) error
 	c, missing := s.consumer(name)
 	switch {
 	case missing != nil:
-	case here && (c.id != mc.Group.ID || c.spec.Replica != member.Replica), !here && c.id != 0:
+	case exists && c.id == mc.Group.ID && (!here || c.spec.Replica != member.Replica): // it is led elsewhere
+		s.forgetConsumer(c)
+		s.endConsumer(c, (*delivery.Consumer).Abandon)
+	case here && c.id != mc.Group.ID, !here && c.id != 0:
 		s.dropConsumer(c)
 	case here:
 		c.setConfig(*mc.Config)
@@ -199,6 +204,22 @@ func (s *Stream) numConsumers() int {
 	return len(s.consumers)
 }
 
+// PullsEnded is the subject of the system account on which it is told that a consumer was deleted: requests for its
+// messages need wait for nobody.
+const PullsEnded = "$MILLRACE.PULLS.ENDED"
+
+// pullsEnded tells all servers that nobody takes pull requests on a subject any more.
+func (a *account) pullsEnded(subject string) {
+	if a.engine.cfg.Cluster == "" {
+		return
+	}
+	body, err := json.Marshal(map[string]string{"account": a.name, "subject": subject})
+	if err != nil {
+		panic("BUG: encode the end of a consumer: " + err.Error())
+	}
+	a.engine.cfg.System.Publish(PullsEnded, "", nil, body)
+}
+
 func (s *Stream) forgetConsumer(c *consumerEntry) {
 	s.mu.Lock()
 	if s.consumers[c.name] == c {
@@ -210,7 +231,7 @@ func (s *Stream) forgetConsumer(c *consumerEntry) {
 // dropConsumer ends a consumer for good on this node and removes what no other consumer wants.
 func (s *Stream) dropConsumer(c *consumerEntry) {
 	s.forgetConsumer(c)
-	s.endConsumer(c)
+	s.endConsumer(c, (*delivery.Consumer).Delete)
 	if c.id == 0 {
 		s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
 	}
@@ -219,9 +240,9 @@ func (s *Stream) dropConsumer(c *consumerEntry) {
 	}
 }
 
-// endConsumer ends a consumer and drops its log.
-func (s *Stream) endConsumer(c *consumerEntry) {
-	c.end((*delivery.Consumer).Delete)
+// endConsumer ends a consumer, by a method of delivery.Consumer, and drops its log.
+func (s *Stream) endConsumer(c *consumerEntry, how func(*delivery.Consumer)) {
+	c.end(how)
 	if c.committed == nil {
 		return
 	}

@@ -1,6 +1,10 @@
 package jetstream
 
-import "strings"
+import (
+	"strings"
+
+	"millrace/appliance/server/jetstream/api"
+)
 
 // domainQueue makes one storage node of the cluster take each request.
 const domainQueue = "_domain_"
@@ -13,7 +17,7 @@ func domainPrefix(domain string) string { return "$JS." + domain + ".API." }
 func (a *account) serveDomain(domain string) error {
 	prefix := domainPrefix(domain)
 	stop, err := a.bus.Subscribe(prefix+">", domainQueue, func(m Msg) {
-		subject := "$JS.API." + strings.TrimPrefix(string(m.Subject), prefix)
+		subject := withoutDomain(strings.TrimPrefix(string(m.Subject), prefix))
 		if a.bus.Publish(subject, string(m.Reply), m.Header, m.Data) == 0 && len(m.Reply) > 0 {
 			a.bus.Publish(string(m.Reply), "", []byte("NATS/1.0 503\r\n\r\n"), nil) // as when nobody subscribes
 		}
@@ -22,4 +26,13 @@ func (a *account) serveDomain(domain string) error {
 		a.cancel = append(a.cancel, stop)
 	}
 	return err
+}
+
+// withoutDomain returns the subject of a request from what follows the prefix. Clients put that before the subjects of keys
+// and objects, too.
+func withoutDomain(rest string) string {
+	if strings.HasPrefix(rest, "$KV.") || strings.HasPrefix(rest, "$OBJ.") {
+		return rest
+	}
+	return api.Prefix + rest
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/membership"
 )
 
@@ -28,6 +29,8 @@ type move struct {
 	id    uint64
 	group Group
 	self  uint64
+	// stream, if not nil, returns the stream of the group, nil if it is another group.
+	stream func() *Stream
 	// target returns the replicas that are wanted as voters; none: nothing is to be done any more.
 	target func() []uint64
 	// each tells that those who are new become voters one by one, as they catch up.
@@ -198,7 +201,14 @@ func (d *driver) step(m *move) {
 		m.group.ChangeMembers(Change(a.Change), func(err error) { d.altered(m, err) })
 	case membership.Transfer:
 		log.Info("leader of a group hands over, since it leaves", "group", m.id, "to", a.To)
-		m.group.TransferLeader(a.To)
+		var s *Stream
+		if m.stream != nil {
+			s = m.stream()
+		}
+		to := func(membership.State) (uint64, *api.Error) { return a.To, nil }
+		if err := d.engine.transferTo(ctx, m.group, m.self, s, to); err != nil {
+			log.Warn("leader of a group that leaves has not handed over", "group", m.id, "to", a.To, "error", err)
+		}
 	case membership.Done:
 		// Who was cut off may lead no more, not know it, and see members that are not those of now.
 		if leaseRead(m.group) == nil && m.arrived(target) {

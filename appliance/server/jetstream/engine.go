@@ -234,6 +234,7 @@ func (e *Engine) start() error {
 		e.wg.Go(func() { e.register() })
 	}
 	e.wg.Go(e.members.run)
+	e.wg.Go(e.tellSettled)
 	if e.stopStats, err = e.cfg.System.Subscribe(statsAskSubject, "", func(Msg) {
 		e.work(turns, func() { e.members.stats.tell(e, true) })
 	}); err != nil {

@@ -346,6 +346,11 @@ func TestEngineServesItsDomain(t *testing.T) {
 	if got := <-answers; got != "NATS/1.0 503\r\n\r\n" {
 		t.Errorf("a pull from nobody was answered %q", got)
 	}
+	s.call("STREAM.CREATE.KV_B", streamConfig("KV_B", func(c *api.StreamConfig) { c.Subjects = []string{"$KV.B.>"} }), nil)
+	s.bus.Publish("$JS.hub.API.$KV.B.key", "answer", nil, []byte("v"))
+	if got := <-answers; got != `{"stream":"KV_B","seq":1,"domain":"hub"}` {
+		t.Errorf("a put was answered %q", got)
+	}
 	if s.bus.HasInterest("$JS.other.API.STREAM.INFO.S") {
 		t.Error("another domain is served")
 	}

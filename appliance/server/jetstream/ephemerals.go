@@ -57,19 +57,24 @@ func (s *Stream) runEphemeral(c *consumerEntry, state *consumer.Machine) (*api.C
 }
 
 // leaveEphemerals ends the consumers that only this node knows, which leads the stream no more, and hands them to the
-// next leader, where they go on. It does not wait for that. What was settled by those of a stream that keeps messages
-// for its consumers is known here alone, and the next leader has begun without them: these end.
+// next leader, where they go on. It does not wait for that. The next leader of a stream that keeps messages for its
+// consumers removes none before it has them all, when the hand-over was announced. Otherwise it has begun without them, and
+// they end.
 func (s *Stream) leaveEphemerals() {
 	e := s.account.engine
 	e.sending.Add(1)
 	var leaving []ephemeral
-	retains := s.retains()
+	s.mu.Lock()
+	s.sending++
+	announced := s.announced != nil
+	s.mu.Unlock()
+	ends := s.retains() && !announced
 	for _, c := range s.allConsumers() {
 		if c.id != 0 {
 			continue
 		}
 		s.forgetConsumer(c)
-		if retains {
+		if ends {
 			c.end((*delivery.Consumer).Delete)
 			s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
 			continue
@@ -80,12 +85,19 @@ func (s *Stream) leaveEphemerals() {
 			leaving = append(leaving, ephemeral{c.name, c.created, &cfg, d.State().Snapshot()})
 		}
 	}
-	if len(leaving) == 0 {
+	sent := func() {
+		s.mu.Lock()
+		s.sending--
+		s.mu.Unlock()
+		s.revokePass()
 		e.sending.Add(-1)
+	}
+	if len(leaving) == 0 {
+		sent()
 		return
 	}
 	e.work(chores, func() {
-		defer e.sending.Add(-1)
+		defer sent()
 		s.sendEphemerals(leaving)
 	})
 }
@@ -128,8 +140,18 @@ func (s *Stream) takeEphemerals(list []ephemeral) *api.Error {
 			s.log.Error("consumer is not taken over", "account", s.account.name, "stream", s.name, "consumer", x.Name, "error", err)
 			continue
 		}
+		if _, missing := s.consumer(x.Name); missing == nil {
+			continue
+		}
 		c := s.newConsumer(0, *x.Config, x.Created)
 		c.name = x.Name
+		s.mu.RLock()
+		config := s.machine.Config()
+		s.mu.RUnlock()
+		if s.checkWorkQueue(&config, x.Config) != nil { // another one was made meanwhile
+			s.account.advise("CONSUMER.DELETED", s.name, x.Name, "delete")
+			continue
+		}
 		if _, err := s.runEphemeral(c, state); err != nil && err.ErrCode == api.ErrClusterNotAvail.ErrCode {
 			return err // it is asked again, or the next leader
 		} else if err != nil && err.ErrCode != api.ErrConsumerNameExist.ErrCode {

@@ -117,3 +117,56 @@ func begunState(r *ring, cfg api.ConsumerConfig) []byte {
 	s.dropConsumer(c)
 	return d.State().Snapshot()
 }
+
+// Those of a stream that keeps messages for its consumers go on too when the leadership is handed over: what they need is
+// there, what they were done with goes, and what nobody wants as well, but not before the next leader has them.
+func TestEphemeralsKeepTheirMessages(t *testing.T) {
+	for _, retention := range []api.Retention{api.InterestPolicy, api.WorkQueuePolicy} {
+		t.Run(retention.String(), func(t *testing.T) {
+			inRing(t, retention, func(r *ring) {
+				in := r.listen("in")
+				cfg := api.ConsumerConfig{Name: "C", AckPolicy: api.AckExplicit, AckWait: time.Hour, MaxDeliver: -1,
+					MaxWaiting: 512, InactiveThreshold: time.Hour, FilterSubject: "S.a"}
+				if _, err := r.nodes[0].stream.startEphemeral(cfg, time.Now()); err != nil {
+					r.Fatal(err)
+				}
+				r.publish(4)
+				r.after(time.Second)
+				r.pull("in", 2)
+				first := in.take()
+				r.nodes[0].stream.quiesce(r.nodes[0].engine.ctx)
+				r.ack(first[0], "") // the removal comes to nothing
+				r.elect(ringStream, 1, 0)
+				next := r.nodes[1].stream
+				next.mu.RLock()
+				early := next.known
+				next.mu.RUnlock()
+				r.publish(1)
+				if n := next.numConsumers(); n == 0 && early {
+					r.Error("the next leader knows all consumers before it has them")
+				}
+				r.after(time.Second)
+				r.space.Publish("S.b", "", nil, nil) // for nobody
+				r.after(time.Second)
+				want := map[api.Retention]string{api.InterestPolicy: "[2 3 4 5]", api.WorkQueuePolicy: "[2 3 4 5 6]"}[retention]
+				if s := r.nodes[1].stored(); s != want {
+					r.Errorf("stored %s, want %s", s, want)
+				}
+				in.take()
+				r.pull("in", 10)
+				rest := in.take()
+				if s := seqs(rest); s != "3 4 5" {
+					r.Errorf("got %s, want 3 4 5", s)
+				}
+				for _, l := range append(rest, first[1]) {
+					r.ack(l, "")
+				}
+				r.after(time.Second)
+				want = map[api.Retention]string{api.InterestPolicy: "[]", api.WorkQueuePolicy: "[6]"}[retention]
+				if s := r.nodes[2].stored(); s != want {
+					r.Errorf("stored %s in the end, want %s", s, want)
+				}
+			})
+		})
+	}
+}

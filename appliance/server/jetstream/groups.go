@@ -54,6 +54,7 @@ type Change struct{ Voters, Learners, Remove []uint64 }
 type GroupStatus struct {
 	Term, Lead       uint64
 	Commit, Applied  uint64 // indexes
+	Damaged          uint64 // an entry that is needed and cannot be read here, 0: none
 	Voters, Learners []uint64
 	Outgoing         []uint64          // voters that a change under way leaves
 	Transferring     uint64            // who is to lead

@@ -82,6 +82,8 @@ func (e *Engine) current(ctx context.Context, group Group) error {
 		return err
 	case s.Lead == 0:
 		return errLeaderless
+	case s.Damaged != 0:
+		return fmt.Errorf("entry %d of its log is damaged and not repaired", s.Damaged)
 	case s.Applied+membership.Slack < s.Commit:
 		return errBehind
 	}

@@ -23,9 +23,10 @@ type members struct {
 	joining chan struct{} // holds one while a node is taken in: one after the other
 	quiet   []func()      // ends what the leader of the meta group subscribes to; owned by the engine's metaJobs
 
-	mu     sync.Mutex
-	assets map[uint64]*asset // by group
-	voters []uint64          // with which the meta group was at rest under this leader; nil: not known
+	mu      sync.Mutex
+	assets  map[uint64]*asset    // by group
+	voters  []uint64             // with which the meta group was at rest under this leader; nil: not known
+	rebuilt map[uint64]time.Time // when a replica that failed here was replaced, by group
 }
 
 // asset is this node's replica of a stream or durable consumer as its group matters.
@@ -58,6 +59,7 @@ const lookAround = 5 * time.Second
 
 func (m *members) init(e *Engine) {
 	m.engine, m.assets, m.wake = e, map[uint64]*asset{}, make(chan struct{}, 1)
+	m.rebuilt = map[uint64]time.Time{}
 	m.joining = make(chan struct{}, 1)
 	m.driver.init(e)
 }
@@ -92,6 +94,7 @@ func (m *members) follow(a *asset, want meta.Group, term uint64) {
 	case drive:
 		move := &move{
 			id: a.spec.ID, group: a.group, self: a.spec.Replica,
+			stream:  a.replica,
 			target:  func() []uint64 { return m.target(a) },
 			fix:     func(target []uint64) bool { return m.record(a, meta.OpFix, target) },
 			arrived: func(target []uint64) bool { return m.record(a, meta.OpPlaced, target) },

@@ -5,6 +5,7 @@ import (
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/appliance/server/jetstream/meta"
+	"millrace/appliance/server/wire"
 )
 
 // systemAccount is what the calls of the system account are accounted to.
@@ -17,10 +18,15 @@ var systemSubjects = []string{
 	"$JS.API.ACCOUNT.STREAM.MOVE.*.*", "$JS.API.ACCOUNT.STREAM.CANCEL_MOVE.*.*",
 }
 
-// systemRequest takes an API request of the system account off the publisher's goroutine.
+// headerImported is what a nats-server that is a router adds to the requests $JS.API.> of clients of all accounts, which it
+// passes to the system account too.
+const headerImported = "Nats-Request-Info"
+
+// systemRequest takes an API request of the system account off the publisher's goroutine. Who is no user of that is not
+// answered, as by nats-server.
 func (e *Engine) systemRequest(m Msg) {
 	call, ok := api.ParseCall(string(m.Subject))
-	if !ok || len(m.Reply) == 0 {
+	if !ok || len(m.Reply) == 0 || len(wire.Header(m.Header, headerImported)) > 0 {
 		return
 	}
 	e.system.requests.Add(1)

@@ -2,6 +2,8 @@ package jetstream
 
 import (
 	"slices"
+	"strconv"
+	"time"
 
 	"millrace/appliance/server/jetstream/meta"
 )
@@ -10,6 +12,32 @@ import (
 func (e *Engine) online(node uint64) bool {
 	return node == e.cfg.Node || e.cfg.Online != nil && e.cfg.Online(node)
 }
+
+// settleTime is how long a node needs after its start until every server of the cluster has a route to it: servers dial
+// again about once a second. A leader without one hears nothing of the clients there, and they not of it.
+const settleTime = 3 * time.Second
+
+// settledSubject is where a node subscribes, without listening, when it is there for settleTime.
+func settledSubject(node uint64) string { return "$MILLRACE.SETTLED." + strconv.FormatUint(node, 10) }
+
+// tellSettled tells other nodes when this one is settled, until the engine ends.
+func (e *Engine) tellSettled() {
+	select {
+	case <-time.After(settleTime):
+	case <-e.ctx.Done():
+		return
+	}
+	stop, err := e.cfg.System.Subscribe(settledSubject(e.cfg.Node), "", func(Msg) {})
+	if err != nil {
+		e.cfg.Logger.Warn("other nodes take this one for new", "error", err)
+		return
+	}
+	<-e.ctx.Done()
+	stop()
+}
+
+// settled reports whether a node can be reached by all servers of the cluster, as far as can be told.
+func (e *Engine) settled(node uint64) bool { return e.cfg.System.HasInterest(settledSubject(node)) }
 
 // NodeHeard is called when a storage node can be reached that could not before: what waits for a place may get one
 // there. It does not wait.

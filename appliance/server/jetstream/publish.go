@@ -17,7 +17,8 @@ type outcome struct {
 // the order. All its bytes are in data.
 type delayed struct {
 	data                   []byte
-	subject, reply, header int // ends
+	subject, reply, header int  // ends
+	sure                   bool // no other leader has it
 }
 
 func newDelayed(m *Msg) delayed {
@@ -41,18 +42,16 @@ func (d *delayed) msg() Msg {
 // publisher's goroutine and borrows m.
 func (s *Stream) publish(m Msg) {
 	s.mu.Lock()
-	if s.stopped || s.admission == nil { // whoever leads gets it too
+	if s.stopped || s.admission == nil { // whoever leads gets it too, or it goes on to that one
+		s.passLateLocked(&m)
 		s.mu.Unlock()
 		return
 	}
-	var told outcome
-	if s.leaving || len(s.delayed) > 0 {
-		told = s.delayLocked(&m)
-	} else if v, err := s.admitLocked(&m); v.Wait {
-		told = s.delayLocked(&m)
-	} else {
-		told = s.decidedLocked(m.Reply, v, err)
+	if s.repeatsLocked(&m) {
+		s.mu.Unlock()
+		return
 	}
+	told := s.takeLocked(&m)
 	ready := s.readyLocked()
 	s.mu.Unlock()
 	switch {
@@ -61,6 +60,18 @@ func (s *Stream) publish(m Msg) {
 	case ready:
 		s.pump()
 	}
+}
+
+// takeLocked admits a publish, or keeps it.
+func (s *Stream) takeLocked(m *Msg) outcome {
+	if s.leaving || s.arrivals.waits() || len(s.delayed) > 0 {
+		return s.delayLocked(m)
+	}
+	v, err := s.admitLocked(m)
+	if v.Wait {
+		return s.delayLocked(m)
+	}
+	return s.decidedLocked(m.Reply, v, err)
 }
 
 // admitLocked admits a publish if it can be decided.
@@ -97,7 +108,7 @@ func (s *Stream) delayLocked(m *Msg) outcome {
 // resumeLocked admits what was delayed, as far as that can be decided now. The caller calls tell, if not nil, without
 // locks, and then pump.
 func (s *Stream) resumeLocked() (tell func()) {
-	if len(s.delayed) == 0 || s.leaving || s.admission == nil {
+	if len(s.delayed) == 0 || s.leaving || s.arrivals.waits() || s.admission == nil {
 		return nil
 	}
 	type answer struct {

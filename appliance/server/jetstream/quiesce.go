@@ -3,18 +3,14 @@ package jetstream
 import (
 	"context"
 	"time"
-
-	"millrace/appliance/server/jetstream/stream"
-	"millrace/appliance/server/wire"
 )
 
 // A leader that hands over takes no more publishes first and waits until those that it took are acknowledged: what is
-// in flight while the leadership changes is undecided, and nobody is told of it. Publishes that come meanwhile are kept.
-// When another replica leads, their publishers are told that there are no responders, and send them again: they reach
-// the next leader.
+// in flight while the leadership changes is undecided, and nobody is told of it. Publishes that come meanwhile are kept,
+// and passed on when another replica leads (passon.go).
 
 // quiesceWait bounds the time in which what is in flight commits: a full disk takes nothing.
-const quiesceWait = 250 * time.Millisecond
+const quiesceWait = time.Second
 
 // quiesceRest is how long publishers have that got an answer a moment ago and send the next message at once: it is to
 // come before the hand-over.
@@ -28,12 +24,20 @@ const noResponders = "NATS/1.0 503\r\n\r\n"
 func (s *Stream) quiesce(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, quiesceWait)
 	defer cancel()
-	s.mu.Lock()
-	s.leaving = s.term != 0
-	s.mu.Unlock()
 	const every = time.Millisecond
 	look := time.NewTicker(every)
 	defer look.Stop()
+	for s.follows() && ctx.Err() == nil {
+		<-look.C
+	}
+	s.mu.Lock()
+	s.leaving = s.term != 0
+	leaving := s.leaving
+	s.mu.Unlock()
+	if !leaving {
+		return
+	}
+	s.announcePass()
 	for s.busy() && ctx.Err() == nil {
 		<-look.C
 	}
@@ -49,6 +53,14 @@ func (s *Stream) quiesce(ctx context.Context) {
 	s.mu.Unlock()
 }
 
+// follows reports whether the leader before this one is still passing publishes on.
+func (s *Stream) follows() bool {
+	s.mu.RLock()
+	own := s.announced != nil
+	s.mu.RUnlock()
+	return !own && s.account.engine.calls.bus.HasInterest(passSubject(s.spec.ID))
+}
+
 // busy reports whether anything is on its way to the group.
 func (s *Stream) busy() bool {
 	s.mu.RLock()
@@ -57,7 +69,7 @@ func (s *Stream) busy() bool {
 		return false
 	}
 	n, _ := s.admission.Open()
-	return n > 0 || len(s.inflight) > 0 || len(s.queue) > 0
+	return n > 0 || len(s.inflight) > 0 || len(s.queue) > 0 || s.arrivals.waits()
 }
 
 // goOn takes publishes again, if this replica still leads.
@@ -66,38 +78,16 @@ func (s *Stream) goOn() {
 	s.leaving, s.sure = false, 0
 	tell := s.resumeLocked()
 	s.mu.Unlock()
+	s.revokePass()
 	if tell != nil {
 		tell()
 		s.pump()
 	}
 }
 
-// sendBack has publishers repeat what a leader kept while it handed over, the first of it before any other could get
-// it, when another replica leads. The others that may have got what came later have it once if it has an id; of the
-// rest nobody is told.
-func (s *Stream) sendBack(list []delayed, sure int) {
-	if len(list) == 0 {
-		return
-	}
-	e := s.account.engine
-	e.sending.Add(1)
-	s.mu.Lock()
-	s.returning = false
-	s.mu.Unlock()
-	e.calls.whenLed(s.spec.ID, electionWait, func(bool) {
-		defer e.sending.Add(-1)
-		for i := range list {
-			m := list[i].msg()
-			if len(m.Reply) > 0 && (i < sure || len(wire.Header(m.Header, stream.HeaderMsgID)) > 0) {
-				s.account.bus.Publish(string(m.Reply), "", []byte(noResponders), nil)
-			}
-		}
-	})
-}
-
-// keeps reports whether publishers are still to be told.
+// keeps reports whether there is something to be passed on.
 func (s *Stream) keeps() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.returning
+	return s.passing != nil
 }

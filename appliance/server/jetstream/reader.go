@@ -83,6 +83,7 @@ func (s *Stream) readError(seq uint64, p stream.Place, err error) error {
 	err = fmt.Errorf("read message %d of stream %q at %s, entry offset %d: %w",
 		seq, s.name, s.store.Place(s.spec.Log, p.Index), p.Off, err)
 	s.log.Error("stored message cannot be read", "account", s.account.name, "error", err)
+	s.account.engine.leaveUnread(s)
 	return err
 }
 
@@ -107,6 +108,7 @@ func (s *Stream) failLocked(err error) {
 		for _, c := range s.consumers {
 			e.leaveFailed(c.id)
 		}
+		e.rebuild(s.account, s.name, "", s.spec, err)
 	}
 	s.openedLocked() // never will
 }
@@ -219,16 +221,23 @@ func (r *reader) load(seq uint64, waits func()) (stream.Message, error) {
 		r.window = slices.Grow(r.window[:0], int(place.Len))[:place.Len]
 		r.place = place
 		if err := r.s.store.ReadAt(r.s.spec.Log, place.Index, int(place.Off), r.window); err != nil {
-			r.place = stream.Place{}
-			return stream.Message{}, r.s.readError(seq, place, err)
+			return r.alone(seq)
 		}
 	}
 	m, err := stream.DecodeMessage(r.window[place.Off-r.place.Off:], seq)
 	if err != nil {
-		r.place = stream.Place{}
-		return stream.Message{}, r.s.readError(seq, place, err)
+		return r.alone(seq)
 	}
 	return m, nil
+}
+
+// alone reads one message when it could not be read together with those behind it, of which some may be damaged, or
+// were removed meanwhile.
+func (r *reader) alone(seq uint64) (stream.Message, error) {
+	r.place = stream.Place{}
+	m, buf, err := r.s.load(seq, r.window)
+	r.window = buf
+	return m, err
 }
 
 // holds reports whether p lies in the window.

@@ -415,7 +415,8 @@ func TestConsumerReplicaThatStartsNeedsEverything(t *testing.T) {
 	})
 }
 
-// Ephemeral consumers of a stream that keeps messages for its consumers end with the leadership of the stream.
+// Ephemeral consumers of a stream that keeps messages for its consumers end with the leadership of the stream when that was
+// not handed over.
 func TestEphemeralsEndWithTheLeadership(t *testing.T) {
 	inRing(t, api.InterestPolicy, func(r *ring) {
 		cfg := api.ConsumerConfig{Name: "C", AckPolicy: api.AckExplicit, AckWait: time.Minute, MaxWaiting: 512,

@@ -103,7 +103,7 @@ func (r *ring) startNode(i int) *ringNode {
 	n := &ringNode{disk: newDisk(), ring: r, number: i}
 	e := &Engine{accounts: map[string]*account{}, blocks: index.NewCache(1 << 20), cfg: Config{
 		Groups: n, Log: n.disk, Bus: func(string) Bus { return r.space }, System: r.system, Cluster: "C",
-		Logger: slog.New(slog.DiscardHandler), Version: "2.15.0", Node: uint64(i+1)<<20 | 1<<20 - 1,
+		Logger: slog.New(slog.DiscardHandler), Version: "2.15.0", Node: uint64(i+1)<<20 | (1<<20 - 1),
 		Replica: uint64(i+1) << 20, Founders: []uint64{1 << 20, 2 << 20, 3 << 20},
 		Online: func(uint64) bool { return true },
 	}}
@@ -165,7 +165,7 @@ func (r *ring) consumer(cfg api.ConsumerConfig, leader int) {
 func ringPlaces(id uint64) meta.Group {
 	g := meta.Group{ID: id}
 	for i := range uint64(3) {
-		g.Members = append(g.Members, meta.Member{Node: (i+1)<<20 | 1<<20 - 1, Replica: i + 1})
+		g.Members = append(g.Members, meta.Member{Node: (i+1)<<20 | (1<<20 - 1), Replica: i + 1})
 	}
 	return g
 }

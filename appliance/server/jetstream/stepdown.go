@@ -82,14 +82,19 @@ func (r *request) handOver(group Group, self uint64, s *Stream) *api.Error {
 // does not meet the old leader. What the group gives up, because the other one did not know yet that it is a
 // voter or was away, is tried again. s is the stream of the group, nil if that is another one.
 func (e *Engine) handOver(ctx context.Context, group Group, self uint64, s *Stream, p *api.Placement) *api.Error {
-	err := e.transfer(ctx, group, self, s, p)
+	return e.transferTo(ctx, group, self, s, func(state membership.State) (uint64, *api.Error) { return e.heir(state, p) })
+}
+
+// transferTo is handOver to whom a choice among the replicas says.
+func (e *Engine) transferTo(ctx context.Context, group Group, self uint64, s *Stream, heir func(membership.State) (uint64, *api.Error)) *api.Error {
+	err := e.transfer(ctx, group, self, s, heir)
 	if err != nil && s != nil {
 		s.goOn()
 	}
 	return err
 }
 
-func (e *Engine) transfer(ctx context.Context, group Group, self uint64, stream *Stream, p *api.Placement) *api.Error {
+func (e *Engine) transfer(ctx context.Context, group Group, self uint64, stream *Stream, heir func(membership.State) (uint64, *api.Error)) *api.Error {
 	ctx, cancel := context.WithTimeout(ctx, handOverWait)
 	defer cancel()
 	const every = 5 * time.Millisecond
@@ -108,7 +113,7 @@ func (e *Engine) transfer(ctx context.Context, group Group, self uint64, stream 
 		case s.Lead != self && s.Lead != 0:
 			return nil
 		case s.Lead == self && s.Transferring == 0:
-			to, no := e.heir(membershipState(&s, self), p)
+			to, no := heir(membershipState(&s, self))
 			if no == nil {
 				begun = true
 				if stream != nil {
@@ -143,6 +148,18 @@ func (e *Engine) leaveFull(group uint64) { e.leave(e.members.asset(group), "the 
 // somebody else leads, and does not wait.
 func (e *Engine) leaveFailed(group uint64) {
 	e.leave(e.members.asset(group), "the replica here has failed", retryFailed)
+}
+
+// leaveUnread hands over what is led here of a stream of which a message can be read no more: another replica may
+// have it, and this one goes on. It does not wait.
+func (e *Engine) leaveUnread(s *Stream) {
+	const why = "a stored message cannot be read here"
+	e.leave(e.members.asset(s.spec.ID), why, 0)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, c := range s.consumers {
+		e.leave(e.members.asset(c.id), why, 0)
+	}
 }
 
 // leave hands over what is led here, and if nobody takes it over tries again after a pause, if that is not 0. It does
@@ -186,7 +203,7 @@ func (a *asset) replica() *Stream {
 	return a.account.local(a.stream)
 }
 
-// heir chooses who leads next. Only who has caught up can.
+// heir chooses who leads next. Only who has caught up can, and who has just started only if nobody else can.
 func (e *Engine) heir(s membership.State, p *api.Placement) (uint64, *api.Error) {
 	if p == nil {
 		p = &api.Placement{}
@@ -207,7 +224,7 @@ func (e *Engine) heir(s membership.State, p *api.Placement) (uint64, *api.Error)
 		}
 		return s.Voters[i], nil
 	}
-	to := membership.Heir(s, func(id uint64) bool {
+	may := func(id uint64) bool {
 		if p.Cluster != "" && p.Cluster != e.cfg.Cluster || !e.online(meta.NodeOf(id)) {
 			return false
 		}
@@ -216,7 +233,11 @@ func (e *Engine) heir(s membership.State, p *api.Placement) (uint64, *api.Error)
 		}
 		tags := e.nodeTags(meta.NodeOf(id))
 		return !slices.ContainsFunc(p.Tags, func(tag string) bool { return !slices.Contains(tags, tag) })
-	})
+	}
+	to := membership.Heir(s, func(id uint64) bool { return may(id) && e.settled(meta.NodeOf(id)) })
+	if to == 0 {
+		to = membership.Heir(s, may)
+	}
 	if to == 0 {
 		return 0, noPeers("no replacement peer connected")
 	}

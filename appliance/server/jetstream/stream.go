@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/delivery"
 	"millrace/appliance/server/jetstream/meta"
 	"millrace/appliance/server/jetstream/stream"
 )
@@ -63,9 +65,12 @@ type Stream struct {
 	delayed   []delayed         // publishes that cannot be admitted yet, in order
 
 	delayedBytes int
-	leaving      bool // no publish is admitted: the leadership is being handed over
-	sure         int  // of delayed, that no other leader has got
-	returning    bool // publishers are about to be told that it is led elsewhere
+	sending      int       // pieces of work that hand consumers in memory over
+	leaving      bool      // no publish is admitted: the leadership is being handed over
+	sure         int       // of delayed, that no other leader has got
+	announced    func()    // ends the announcement of a hand-over
+	passing      *passing  // publishes go on to the next leader; nil: none
+	arrivals     *arrivals // what came since this replica began to lead; nil: that is a while ago
 	spare        []acks
 	inflight     []*proposal // given to the group; oldest first
 	queue        []*proposal // not yet given to the group
@@ -147,15 +152,23 @@ func (s *Stream) lead(term uint64, ready bool) {
 	s.mu.Lock()
 	waiting := append(s.inflight, s.queue...)
 	s.inflight, s.queue, s.open = nil, nil, acks{}
-	left, sure := s.delayed, s.sure
-	s.returning = s.returning || len(left) > 0
-	s.delayed, s.delayedBytes, s.leaving, s.sure = nil, 0, false, 0
+	if s.leaving && len(waiting) > 0 {
+		s.log.Warn("leadership was handed over before all was decided", "account", s.account.name, "stream", s.name, "entries", len(waiting))
+	}
+	var leaves *passing
+	if s.leaving || len(s.delayed) > 0 {
+		leaves = &passing{term: s.term, list: s.delayed, sure: s.sure, bytes: s.delayedBytes, tail: s.leaving}
+		s.passing = leaves
+		s.account.engine.sending.Add(1)
+	}
+	s.delayed, s.delayedBytes, s.leaving, s.sure, s.arrivals = nil, 0, false, 0, nil
 	s.removals, s.removing, s.refusing = stream.Remove{}, false, false
 	s.term, s.serving, s.admission, s.known = 0, false, nil, false
 	if ready && s.failed == nil && !s.stopped {
 		s.term, s.since = term, time.Now()
 		s.known = s.account.engine.cfg.Cluster == ""
 		s.admission = stream.NewAdmission(s.machine, s.wantedLocked)
+		s.arrivals = s.arrivalsLocked()
 	}
 	if ready && s.failed != nil {
 		s.account.engine.leaveFailed(s.spec.ID)
@@ -167,8 +180,10 @@ func (s *Stream) lead(term uint64, ready bool) {
 				p.done(stream.Effects{}, api.ErrClusterNotAvail)
 			}
 		}
-		s.sendBack(left, sure)
 		s.settle()
+		if leaves != nil {
+			s.passOn(leaves)
+		}
 		s.learn()
 	})
 }
@@ -183,14 +198,27 @@ func (s *Stream) learn() {
 		return
 	}
 	s.account.engine.catalog.learners.add(func() {
-		s.mu.Lock()
-		mine := s.term == term
-		s.known = s.known || mine
-		s.mu.Unlock()
-		if mine {
-			s.jobs.add(s.settle)
-		}
+		s.whenFollowed(time.Now().Add(sendWait), func() {
+			s.mu.Lock()
+			mine := s.term == term
+			s.known = s.known || mine
+			s.mu.Unlock()
+			if mine {
+				s.jobs.add(s.settle)
+			}
+		})
 	})
+}
+
+// whenFollowed calls fn when the last leader of a stream that keeps messages for its consumers has handed over all of
+// those that are in memory, or at a time. It does not wait.
+func (s *Stream) whenFollowed(latest time.Time, fn func()) {
+	const every = 10 * time.Millisecond
+	if s.retains() && s.follows() && time.Now().Before(latest) {
+		time.AfterFunc(every, func() { s.whenFollowed(latest, fn) })
+		return
+	}
+	fn()
 }
 
 // retryConfig is when a configuration that the log has refused is offered again.
@@ -202,19 +230,23 @@ func (s *Stream) settle() {
 	term, ms, stopped, serving := s.term, s.assigned, s.stopped || s.failed != nil, s.serving
 	config := s.machine.Config()
 	stale := !s.known && config.Name != ""
+	tail := s.passing != nil && s.passing.tail
 	s.mu.RUnlock()
 	if !stopped {
 		s.tellMembers()
 	}
 	switch {
 	case stopped:
+	case term == 0 && tail:
+		s.unsubscribe(s.takes)
+		s.leaveEphemerals()
 	case term == 0:
-		s.unsubscribe()
+		s.unsubscribe(nil)
 		s.leaveEphemerals()
 	case ms == nil:
 	case !stale && !config.Equal(ms.Config):
 		if !serving {
-			s.unsubscribe()
+			s.unsubscribe(nil)
 		}
 		s.propose(configuring(s.now(), ms.Config), func(_ stream.Effects, err *api.Error) {
 			if err == nil {
@@ -230,6 +262,9 @@ func (s *Stream) settle() {
 
 // serve takes publishes from now on, with the configuration as it is.
 func (s *Stream) serve(term uint64) {
+	if !s.leads() {
+		s.awaitPassed(term)
+	}
 	if err := s.subscribe(); err != nil {
 		s.log.Error("stream takes no messages", "stream", s.name, "account", s.account.name, "error", err)
 		return
@@ -244,7 +279,7 @@ func (s *Stream) serve(term uint64) {
 	s.mu.Unlock()
 	switch {
 	case lost:
-		s.unsubscribe()
+		s.jobs.add(s.settle)
 		return
 	case !first:
 		s.retain()
@@ -273,8 +308,15 @@ func (s *Stream) failure() error {
 
 func (s *Stream) now() time.Time { return time.Now() }
 
-// unsubscribe gives all subjects up.
-func (s *Stream) unsubscribe() {
+// takes reports whether a subject that this replica subscribes to is one of the stream's.
+func (s *Stream) takes(subj string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Contains(s.machine.Config().Subjects, subj)
+}
+
+// unsubscribe gives all subjects up, but for those that keep, if not nil, reports true for.
+func (s *Stream) unsubscribe(keep func(subj string) bool) {
 	s.mu.Lock()
 	subscribed := s.subscribed
 	s.subscribed, s.inForce = nil, api.StreamConfig{}
@@ -283,8 +325,27 @@ func (s *Stream) unsubscribe() {
 		s.expiry = nil
 	}
 	s.mu.Unlock()
-	for _, stop := range subscribed {
+	kept := map[string]func(){}
+	for subj, stop := range subscribed {
+		if keep != nil && keep(subj) {
+			kept[subj] = stop
+			continue
+		}
 		stop()
+	}
+	if len(kept) == 0 {
+		return
+	}
+	s.mu.Lock()
+	stopped := s.stopped && s.passing == nil
+	if !stopped {
+		s.subscribed = kept
+	}
+	s.mu.Unlock()
+	if stopped { // since then
+		for _, stop := range kept {
+			stop()
+		}
 	}
 }
 
@@ -478,7 +539,7 @@ func (s *Stream) delete() {
 	s.refuseMore()
 	for _, c := range s.allConsumers() {
 		s.forgetConsumer(c)
-		s.endConsumer(c)
+		s.endConsumer(c, (*delivery.Consumer).Delete)
 		if leads {
 			s.account.advise("CONSUMER.DELETED", s.name, c.name, "delete")
 		}
@@ -508,7 +569,14 @@ func (s *Stream) close() {
 	group := s.group
 	s.mu.RUnlock()
 	s.account.engine.members.forget(s.spec.ID, group)
-	s.unsubscribe()
+	s.mu.RLock()
+	tail := s.passing != nil && s.passing.tail && s.account.engine.ctx.Err() == nil
+	s.mu.RUnlock()
+	if tail { // a replica that left its node: others send to it for a moment yet, and what it passes on ends that
+		s.unsubscribe(s.takes)
+	} else {
+		s.unsubscribe(nil)
+	}
 	if group != nil {
 		group.Stop()
 	}

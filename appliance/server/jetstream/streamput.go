@@ -77,6 +77,7 @@ const (
 	callConsumerPut  = "consumer_put"  // the answer to a create or update
 	callConsumerInfo = "consumer_info" // a ConsumerInfo as in lists
 	callEphemerals   = "ephemerals"    // nothing: consumers that were led elsewhere, in memory, are taken over
+	callPublishes    = "publishes"     // nothing: publishes that came to the last leader are taken
 )
 
 // leaderCall is what the leader of a stream or consumer is asked by another node.
@@ -90,6 +91,10 @@ type leaderCall struct {
 	Created bool   `json:"created,omitempty"`
 	// Ephemerals go on at the leader of their stream.
 	Ephemerals []ephemeral `json:"ephemerals,omitempty"`
+	// Passed are publishes that came to the leader of a term, Through that these are all that it kept when that ended.
+	Term    uint64   `json:"term,omitempty"`
+	Passed  []passed `json:"passed,omitempty"`
+	Through bool     `json:"through,omitempty"`
 }
 
 // leaderWait bounds the time in which a group has to get a leader that answers, and askWait that for which one of them
@@ -175,6 +180,12 @@ func (s *Stream) takeCall(body []byte) (any, *api.Error) {
 		}
 		return readIndex(s.leading(), s.appliedIndex)
 	}
+	switch c.Kind {
+	case callPublishes:
+		return nil, s.takePassed(&c)
+	case callEphemerals: // without which it is not current
+		return nil, s.takeEphemerals(c.Ephemerals)
+	}
 	if !e.catalog.awaitCarried(ctx, c.After) || !s.awaitCurrent(ctx) {
 		return nil, api.ErrClusterNotAvail
 	}
@@ -184,8 +195,6 @@ func (s *Stream) takeCall(body []byte) (any, *api.Error) {
 		return nil, api.ErrClusterNotAvail
 	case c.Kind == callStreamInfo:
 		return s.info(false), nil
-	case c.Kind == callEphemerals:
-		return nil, s.takeEphemerals(c.Ephemerals)
 	case c.Kind != callStreamPut:
 		return nil, api.ErrBadRequest
 	case c.Created:

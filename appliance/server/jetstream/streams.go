@@ -167,11 +167,18 @@ func (a *account) streamInfo(ctx context.Context, ms meta.Stream) *api.StreamInf
 		return s.info(false)
 	}
 	var info api.StreamInfo
-	err := a.engine.calls.call(ctx, leaderSubject(ms.Group.ID), leaderCall{Kind: callStreamInfo}, &info)
-	if err != nil {
+	if a.engine.listed(ctx, ms.Group.ID, callStreamInfo, &info) != nil {
 		return nil
 	}
 	return &info
+}
+
+// listed asks the leader of a group for what is listed of it. One that is not heard for a moment, or changes, is not
+// missing; but a list does not wait for long for those that have none.
+func (e *Engine) listed(ctx context.Context, group uint64, kind string, info any) error {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	return e.tellLeader(ctx, group, leaderCall{Kind: kind}, info)
 }
 
 // each calls fn for every i below n, several at a time, with a context that bounds them all.

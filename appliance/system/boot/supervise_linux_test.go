@@ -1,9 +1,12 @@
 package boot
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,5 +60,30 @@ func running(t *testing.T, s *supervisor, before time.Time) time.Time {
 			t.Fatal("no process was started")
 		case <-time.After(5 * time.Millisecond):
 		}
+	}
+}
+
+// What a supervisor runs has the processor before init, and init is as it was.
+func TestSupervisorPriority(t *testing.T) {
+	r := startReaper()
+	defer r.Close()
+	var said, out bytes.Buffer
+	s := &supervisor{
+		reaper: r, path: "/bin/sh", args: []string{"-c", "nice"}, env: []string{"PATH=/bin:/usr/bin"}, console: io.Discard, log: &out,
+		addr: "127.0.0.1:1", ready: func() {}, ended: func() {}, logger: slog.New(slog.NewTextHandler(&said, nil)),
+	}
+	if err := s.once(t.Context()); err == nil || err.Error() != "exit code 0" {
+		t.Fatal(err)
+	}
+	if said.Len() > 0 {
+		t.Skipf("may not set priorities here: %s", said.String())
+	}
+	if got := strings.TrimSpace(out.String()); got != fmt.Sprint(niceness) {
+		t.Errorf("it ran with niceness %q, want %d", got, niceness)
+	}
+	out.Reset()
+	s.ahead(func() {})
+	if output, code, err := r.run(t.Context(), "/bin/sh", "-c", "nice"); err != nil || code != 0 || strings.TrimSpace(output) != "0" {
+		t.Errorf("others run with niceness %q, code %d, %v", output, code, err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"millrace/storage/vfs"
 )
 
 // maxFile bounds what is read, in bytes; a configuration is the largest.
@@ -67,23 +69,10 @@ func (s *Store) read(name string) (data []byte, found bool, err error) {
 // write replaces a file: the new one is on the disk under another name before it takes the place of
 // the old, and the change of names is on the disk when write returns.
 func (s *Store) write(name string, data []byte) error {
-	path := filepath.Join(s.dir, name)
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
+	if err := vfs.Replace(vfs.OS{}, filepath.Join(s.dir, name), data); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write state: %s: %w", name, err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 // remove removes a file, if there is one.
@@ -118,12 +107,8 @@ func (s *Store) Save(name string, v any) error {
 
 // syncDir makes changes of names in a folder durable.
 func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync folder of state: %w", err)
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("sync folder of state: %w", err)
+	if err := (vfs.OS{}).SyncDir(dir); err != nil {
+		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
 }

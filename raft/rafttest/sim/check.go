@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"millrace/raft"
 	"millrace/raft/core"
 	"millrace/storage/journal"
 )
@@ -45,6 +46,7 @@ type checker struct {
 	groups  map[uint64]*groupHistory
 
 	damaged func(node int) bool // bits of its disk were flipped
+	repair  func(p *placement, index uint64, part raft.Range)
 
 	acks, reads, applied uint64
 }
@@ -251,6 +253,7 @@ func (c *checker) readOne(p *placement, m *machine, r *record) {
 	var damage *journal.CorruptError
 	switch {
 	case errors.As(err, &damage) && c.damaged(p.node):
+		c.repair(p, r.index, r.part)
 	case err != nil:
 		c.fail(CheckRead, "%v, applied %d: message %d of entry %d: %v", p, m.applied, r.number, r.index, err)
 	case checksum32(data) != r.sum:

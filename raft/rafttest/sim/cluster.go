@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"millrace/raft"
 	"millrace/raft/core"
 )
 
@@ -26,6 +27,7 @@ type Config struct {
 	Without []Fault       // classes of faults that do not happen
 	Likes   []Fault       // those that happen, and often; nil: as drawn
 	Late    bool          // bits flip where something was written lately
+	Bits    int           // so many more bits are flipped at once
 	Twice   bool          // frames come twice now and then
 	Ideal   bool          // logs in memory in place of the journal
 	Mutant  Mutant
@@ -50,6 +52,7 @@ type Stats struct {
 	Applied, Leaders                                uint64
 	Crashes, Starts, Changes, Snapshots, Recoveries uint64
 	Wiped, Flips, Faults, UndecidedHistories        uint64
+	Damaged, Repaired                               uint64 // entries and objects
 }
 
 // add adds the counts of another run.
@@ -60,7 +63,7 @@ func (s *Stats) add(o *Stats) {
 		{&s.Refused, &o.Refused}, {&s.Undecided, &o.Undecided}, {&s.Reads, &o.Reads}, {&s.Applied, &o.Applied}, {&s.Leaders, &o.Leaders},
 		{&s.Crashes, &o.Crashes}, {&s.Starts, &o.Starts}, {&s.Changes, &o.Changes}, {&s.Snapshots, &o.Snapshots},
 		{&s.Recoveries, &o.Recoveries}, {&s.Wiped, &o.Wiped}, {&s.Flips, &o.Flips}, {&s.Faults, &o.Faults},
-		{&s.UndecidedHistories, &o.UndecidedHistories},
+		{&s.UndecidedHistories, &o.UndecidedHistories}, {&s.Damaged, &o.Damaged}, {&s.Repaired, &o.Repaired},
 	} {
 		*c.to += *c.from
 	}
@@ -144,6 +147,9 @@ func newCluster(cfg Config, w *world) *cluster {
 	}
 	draw(&cfg.Nodes, 3, 5)
 	cfg.Late = cfg.Late || cfg.Mutant == MutantTornAlways
+	if cfg.Mutant == MutantWrongRepair || cfg.Mutant == MutantTornAlways {
+		cfg.Bits = 150
+	}
 	draw(&cfg.Groups, 1, 5)
 	draw(&cfg.Clients, 2, 8)
 	if d := between(rnd, 20*time.Second, 60*time.Second); cfg.Faults == 0 {
@@ -162,6 +168,11 @@ func newCluster(cfg Config, w *world) *cluster {
 	c.net = newNetwork(w, ends)
 	c.net.left = c.left
 	c.check.damaged = func(node int) bool { return c.nodes[node].suspect }
+	c.check.repair = func(p *placement, index uint64, part raft.Range) {
+		n := c.nodes[p.node]
+		n.host.Repair(raft.GroupID(p.group), p.log, raft.Damage{At: index, Off: part.Off, Len: part.Len}, n.repaired)
+		n.poke()
+	}
 	if cfg.Twice {
 		c.net.twice = 0.2
 	}

@@ -37,6 +37,7 @@ func (c content) open(n *node, live bool) (raft.SnapshotStore, worker, error) {
 	}
 	if live {
 		cfg.Logger = k.logger(n.index + 1)
+		cfg.ScrubInterval, cfg.OnDamage = scrubInterval, n.repair
 	} else {
 		cfg.Rand = seededReader{rand.New(rand.NewPCG(k.world.seed, k.world.steps))}
 	}

@@ -203,7 +203,7 @@ func (d *disk) unlimit() {
 func (d *disk) open(n *node) (*store, error) {
 	s := &store{
 		logs: d.logs, number: &d.number, mutant: n.cluster.cfg.Mutant, failed: d.dying,
-		log: d.world.log,
+		log: d.world.log, segment: n.cluster.tune.segment,
 		changed: func(c *change) {
 			n.pokeDisk()
 			n.sprung(c)
@@ -214,6 +214,9 @@ func (d *disk) open(n *node) (*store, error) {
 	s.SnapshotStore, s.real, err = d.content.open(n, true)
 	if s.mutant == MutantTornAlways {
 		for range 5 {
+			if err == nil {
+				err = s.unreadable(sortedKeys(d.logs))
+			}
 			if damage := (*journal.CorruptError)(nil); errors.As(err, &damage) && d.cut(damage) {
 				s.SnapshotStore, s.real, err = d.content.open(n, true)
 			}
@@ -244,7 +247,11 @@ func (d *disk) verify(n *node, loss vfs.Loss) error {
 	if err != nil {
 		return err
 	}
-	return s.verify(sortedKeys(d.logs), false)
+	damaged, err := s.verify(sortedKeys(d.logs), false)
+	if err == nil && damaged > 0 {
+		err = fmt.Errorf("%d entries and objects are damaged", damaged)
+	}
+	return err
 }
 
 // cut is a mutant: it takes damage for the end of the log, and clears a segment from there on.

@@ -198,6 +198,9 @@ func (s *ideal) Install(log, index, term uint64, size uint32, ranges []raft.Rang
 	})
 }
 
+// Repair implements raft.SnapshotStore. What is in memory is not damaged.
+func (s *ideal) Repair(log uint64, _ raft.Entry, done func()) { s.write(log, done, func(*idealLog) {}) }
+
 // PutObject implements raft.SnapshotStore.
 func (s *ideal) PutObject(log, key uint64, data []byte, done func()) {
 	data = slices.Clone(data)

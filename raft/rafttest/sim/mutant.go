@@ -29,6 +29,7 @@ const (
 	MutantTornAlways             Mutant = "damage at the end of a log is cut as if it were torn"
 	MutantForgetfulSnapshot      Mutant = "snapshots lose the dedupe window"
 	MutantApplyOutOfOrder        Mutant = "two entries are applied in the wrong order"
+	MutantWrongRepair            Mutant = "what is repaired is not what was there"
 	MutantEmptyRetainer          Mutant = "a machine is asked what it needs before it has its state"
 )
 
@@ -39,6 +40,7 @@ func Mutants() []Mutant {
 		MutantNoHardState, MutantNoChecksum, MutantCommitFromFuture, MutantAmnesia, MutantClockDrift,
 		MutantSnapshotWithoutEntries, MutantNoQuorumOverlap, MutantReplicaReused, MutantTornAlways,
 		MutantForgetfulSnapshot, MutantApplyOutOfOrder, MutantEmptyRetainer,
+		MutantWrongRepair,
 	}
 }
 
@@ -51,7 +53,7 @@ func (m Mutant) provokes() []Fault {
 		return []Fault{FaultCrash, FaultKill, FaultOneWay, FaultPartition, FaultPower}
 	case MutantClockDrift:
 		return []Fault{FaultLease}
-	case MutantTornAlways:
+	case MutantTornAlways, MutantWrongRepair:
 		return []Fault{FaultFlip}
 	case MutantReplicaReused:
 		return []Fault{FaultWipe, FaultPartition}

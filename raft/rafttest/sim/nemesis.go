@@ -126,7 +126,7 @@ func (c *cluster) strike(f Fault, rnd *rand.Rand) {
 		n.clock.disturb(w.now, rnd)
 		w.log("the clock of node %d: %v", n.index+1, &n.clock)
 	case FaultFlip:
-		n.flip(1+rnd.IntN(3), outage)
+		n.flip(c.cfg.Bits+1+rnd.IntN(3), outage)
 	case FaultWipe:
 		n.wipe(outage)
 	case FaultMembership:

@@ -190,7 +190,14 @@ func (n *node) openStore() error {
 		return err
 	}
 	n.store = s
-	err = s.verify(sortedKeys(n.disk.logs), true)
+	damaged, err := s.verify(sortedKeys(n.disk.logs), true)
+	if err == nil && damaged > 0 {
+		n.cluster.stats.Damaged += uint64(damaged)
+		n.cluster.world.log("node %d starts with %d damaged entries and objects", n.index+1, damaged)
+		if !n.suspect {
+			n.cluster.check.fail(CheckDurability, "node %d, at its start: %d entries and objects are damaged", n.index+1, damaged)
+		}
+	}
 	if damage := (*journal.CorruptError)(nil); err != nil && !errors.As(err, &damage) {
 		// Whatever happened to the disk: what is not there any more must not go unnoticed.
 		n.cluster.check.fail(CheckDurability, "node %d, at its start: %v", n.index+1, err)
@@ -239,7 +246,29 @@ func (n *node) hostConfig() raft.Config {
 		SnapshotBytes: c.tune.snapshotBytes, SnapshotFactor: 1, CompactMargin: c.tune.margin, ChunkBytes: c.tune.chunk,
 		TransferWindow: 4 * c.tune.chunk, SleepAfter: c.tune.sleep, DeadAfter: c.tune.dead,
 		MaxPendingBytes: 64 << 10, MaxApplyBytes: 16 << 10,
-		MaxInboxBytes: 256 << 10,
+		MaxInboxBytes: 256 << 10, CheckInterval: checkInterval,
+	}
+}
+
+// checkInterval is the time between two comparisons of a group's states.
+const checkInterval = 3 * time.Second
+
+// scrubInterval is the time in which a node reads its disk once.
+const scrubInterval = 4 * time.Second
+
+// repair has brought back what the journal of the node has found damaged.
+func (n *node) repair(d journal.Damaged) {
+	r := n.running[d.Group]
+	if r == nil {
+		return
+	}
+	n.host.Repair(raft.GroupID(r.placement.group), d.Group, raft.Damage{Object: d.Object, At: d.At}, n.repaired)
+	n.poke()
+}
+
+func (n *node) repaired(err error) {
+	if err == nil {
+		n.cluster.stats.Repaired++
 	}
 }
 

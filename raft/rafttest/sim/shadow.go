@@ -43,6 +43,7 @@ type change struct {
 	number  uint64
 	write   *raft.Write // without the data of its entries
 	marks   []mark
+	parts   bool // the write may be larger than a segment: then its entries become durable one after the other
 	compact uint64
 	drop    bool
 	put     uint64 // object, when sum is set
@@ -138,21 +139,39 @@ func (s *shadow) answered(number uint64) {
 
 // compare checks that a log read from disk has all changes of durable and some prefix of the pending ones.
 // It returns the image that it matches.
-func (s *shadow) compare(store raft.SnapshotStore, log uint64) (image, error) {
-	m := s.durable.clone()
+func (s *shadow) compare(store raft.SnapshotStore, log uint64) (m image, damaged int, err error) {
+	m = s.durable.clone()
 	var errs []error
 	for k := 0; ; k++ {
-		err := m.matches(store, log, s.pending[k:])
+		damaged = 0
+		err := m.matches(store, log, s.pending[k:], &damaged)
 		if err == nil {
 			m.follow(store, log)
-			return m, nil
+			return m, damaged, nil
 		}
 		errs = append(errs, fmt.Errorf("with %d: %w", k, err))
 		if k == len(s.pending) {
-			return m, fmt.Errorf("log %d is not what any prefix of its %d unanswered writes left: %w", log, k, errors.Join(errs...))
+			return m, 0, fmt.Errorf("log %d is not what any prefix of its %d unanswered writes left: %w", log, k, errors.Join(errs...))
+		}
+		if part, ok := s.pending[k].cut(store, log); ok {
+			m.apply(&part)
+			if damaged = 0; m.matches(store, log, s.pending[k:], &damaged) == nil {
+				return m, damaged, nil
+			}
 		}
 		m.apply(&s.pending[k])
 	}
+}
+
+// cut returns what a log has of a write that is larger than a segment, when it ends with an entry of that.
+func (c *change) cut(store raft.SnapshotStore, log uint64) (part change, ok bool) {
+	_, last := store.Bounds(log)
+	if !c.parts || last < c.marks[0].index || last > c.marks[len(c.marks)-1].index {
+		return change{}, false
+	}
+	write := *c.write
+	write.State = nil // it is the last part
+	return change{write: &write, marks: c.marks[:last+1-c.marks[0].index]}, true
 }
 
 // follow takes over what became durable early: a first index and deletions of objects.
@@ -169,8 +188,8 @@ func (m *image) follow(store raft.SnapshotStore, log uint64) {
 }
 
 // matches compares a log with the image. The first index and deletions of objects become durable late, so
-// those of the pending changes are allowed for.
-func (m *image) matches(store raft.SnapshotStore, log uint64, pending []change) error {
+// those of the pending changes are allowed for. What is damaged is counted.
+func (m *image) matches(store raft.SnapshotStore, log uint64, pending []change, damaged *int) error {
 	first, last := store.Bounds(log)
 	if m.last() != last && (len(m.entries) > 0 || last >= first) {
 		return fmt.Errorf("last entry %d in place of %d", last, m.last())
@@ -188,6 +207,18 @@ func (m *image) matches(store raft.SnapshotStore, log uint64, pending []change) 
 	}
 	for next := max(first, m.first); next <= last; {
 		entries, err := store.Entries(log, next, last+1, 1<<20)
+		if errors.Is(err, raft.ErrDamaged) {
+			entries, err = store.Entries(log, next, next+1, 0)
+		}
+		if errors.Is(err, raft.ErrDamaged) {
+			// Of a damaged entry the log knows the term at least.
+			if term, err := store.Term(log, next); err != nil || term != m.entries[next-m.first].term {
+				return fmt.Errorf("damaged entry %d of term %d, %w, in place of %+v", next, term, err, m.entries[next-m.first])
+			}
+			*damaged++
+			next++
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -219,6 +250,10 @@ func (m *image) matches(store raft.SnapshotStore, log uint64, pending []change) 
 			continue
 		}
 		data, err := store.Object(log, key)
+		if errors.Is(err, raft.ErrDamaged) {
+			*damaged++
+			continue
+		}
 		if err == nil && checksum32(data) != m.objects[key] {
 			err = fmt.Errorf("object %d has other bytes", key)
 		}

@@ -144,6 +144,23 @@ func TestDamageAtTheEndOfTheLog(t *testing.T) {
 	}
 }
 
+// What bits are flipped of is repaired from other nodes, by whoever meets it: replays, readers, the scrubber. The
+// checkers see that it is the same then.
+func TestDamageIsRepaired(t *testing.T) {
+	var all Stats
+	for seed := range uint64(4) {
+		r := Run(Config{Seed: seed, Faults: 15 * time.Second, Likes: []Fault{FaultFlip}, Bits: 40, Late: seed%2 == 0})
+		if r.Failure != nil {
+			t.Errorf("seed %d: %v\n%s", seed, r.Failure, r.Failure.Stack)
+		}
+		all.add(&r.Stats)
+	}
+	t.Logf("%d bits flipped, %d times something damaged at a start, %d repairs", all.Flips, all.Damaged, all.Repaired)
+	if all.Damaged == 0 || all.Repaired == 0 {
+		t.Errorf("it tests too little: %+v", all)
+	}
+}
+
 // raft.Transport's contract excludes it; the host does not need that.
 func TestFramesThatComeTwiceDoNoHarm(t *testing.T) {
 	for seed := range uint64(6) {

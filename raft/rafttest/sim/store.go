@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 
@@ -19,6 +21,7 @@ type store struct {
 	failed  func() bool       // nothing is answered any more
 	ghosts  map[uint64]uint64 // mutant: last index that the log admits to
 	reads   int
+	segment int64 // size of a segment of the journal
 	log     func(format string, args ...any)
 }
 
@@ -51,6 +54,9 @@ func (s *store) record(log uint64, c change, done func()) func() {
 	}
 }
 
+// entryOverhead is about what the journal needs for an entry besides its data.
+const entryOverhead = 64
+
 // Append implements raft.SnapshotStore.
 func (s *store) Append(w raft.Write) {
 	c := change{write: &raft.Write{Group: w.Group, Reset: w.Reset}}
@@ -62,9 +68,12 @@ func (s *store) Append(w raft.Write) {
 		state := *w.State
 		c.write.State = &state
 	}
+	bytes := int64(0)
 	for i := range w.Entries {
 		c.marks = append(c.marks, markOf(&w.Entries[i]))
+		bytes += int64(len(w.Entries[i].Data)) + entryOverhead
 	}
+	c.parts = len(c.marks) > 0 && bytes > s.segment*3/4
 	if last, ok := s.ghosts[w.Group]; ok && len(w.Entries) > 0 && w.Entries[0].Index <= last+1 {
 		delete(s.ghosts, w.Group)
 	}
@@ -118,6 +127,10 @@ func (s *store) DeleteObjects(log uint64, keys ...uint64) {
 func (s *store) Install(log, index, term uint64, size uint32, ranges []raft.Range, data []byte, done func()) {
 	s.changed(&change{})
 	s.log("log %d: entry %d of term %d, %d bytes, is installed in parts %v", log, index, term, size, ranges)
+	if s.mutant == MutantWrongRepair && done == nil && len(data) > 0 {
+		data = bytes.Clone(data)
+		data[0] ^= 0x10
+	}
 	if done != nil {
 		answer := done
 		done = func() {
@@ -131,6 +144,16 @@ func (s *store) Install(log, index, term uint64, size uint32, ranges []raft.Rang
 		return
 	}
 	s.SnapshotStore.Install(log, index, term, size, ranges, data, done)
+}
+
+// Repair implements raft.SnapshotStore.
+func (s *store) Repair(log uint64, e raft.Entry, done func()) {
+	s.changed(&change{})
+	s.log("log %d: entry %d of term %d is repaired", log, e.Index, e.Term)
+	if s.mutant == MutantWrongRepair {
+		e.Data = append(bytes.Clone(e.Data), 0)
+	}
+	s.SnapshotStore.Repair(log, e, done)
 }
 
 // Bounds implements core.Log.
@@ -181,16 +204,31 @@ func (s *store) ReadAt(log, index uint64, off int, p []byte) error {
 	return err
 }
 
-// verify compares every log with what it must hold, and, with settle, takes what it holds for durable.
-func (s *store) verify(logs []uint64, settle bool) error {
+// verify compares every log with what it must hold, and, with settle, takes what it holds for durable. It returns
+// how many entries and objects are damaged.
+func (s *store) verify(logs []uint64, settle bool) (damaged int, err error) {
 	for _, log := range logs {
 		l := s.logs[log]
-		m, err := l.compare(s.SnapshotStore, log)
+		m, n, err := l.compare(s.SnapshotStore, log)
 		if err != nil {
-			return fmt.Errorf("durability: %w", err)
+			return 0, fmt.Errorf("durability: %w", err)
 		}
+		damaged += n
 		if settle {
 			l.durable, l.pending = m, nil
+		}
+	}
+	return damaged, nil
+}
+
+// unreadable returns the error for the first entry that is damaged.
+func (s *store) unreadable(logs []uint64) error {
+	for _, log := range logs {
+		first, last := s.SnapshotStore.Bounds(log)
+		for index := first; index <= last; index++ {
+			if _, err := s.SnapshotStore.Entries(log, index, index+1, 0); errors.Is(err, raft.ErrDamaged) {
+				return err
+			}
 		}
 	}
 	return nil

@@ -56,6 +56,9 @@ type Config struct {
 	// OnInactive is called once when nobody used the consumer for its inactive threshold; nil:
 	// nobody cares.
 	OnInactive func()
+	// OnDelete is called by Delete when the consumer takes no requests on a subject any more, before those that wait
+	// are told; nil: nobody cares.
+	OnDelete func(subject string)
 	// OnError is called when the source or the log fails; the consumer tries again later. nil: ignored.
 	OnError func(err error)
 }
@@ -220,7 +223,7 @@ func (c *Consumer) Start() (*api.ConsumerInfo, error) {
 	if c.conf.IsPush() {
 		pulled = c.cfg.Bus.SubscribeSoon // who pulls from it is told that it is the wrong kind
 	}
-	err := subscribe(pulled, "$JS.API.CONSUMER.MSG.NEXT."+name, c.onPull)
+	err := subscribe(pulled, c.pullSubject(), c.onPull)
 	if err == nil && c.conf.AckPolicy != api.AckNone {
 		err = subscribe(c.cfg.Bus.Subscribe, c.prefix+"*.*.*.*.*", c.onAck)
 	}
@@ -349,11 +352,19 @@ func (c *Consumer) end(how ending) {
 		c.ended = true
 		c.life.Unlock()
 		c.unsubscribe()
+		if how == deleted && c.cfg.OnDelete != nil && !c.conf.IsPush() {
+			c.cfg.OnDelete(c.pullSubject())
+		}
 		c.how = how
 		close(c.quit)
 		c.halt()
 		c.shutdown()
 	})
+}
+
+// pullSubject is where the consumer is asked for messages.
+func (c *Consumer) pullSubject() string {
+	return "$JS.API.CONSUMER.MSG.NEXT." + c.cfg.Stream + "." + c.cfg.Name
 }
 
 func (c *Consumer) unsubscribe() {

@@ -35,6 +35,7 @@ const (
 	OpPlace          Op = "place"           // Consumer, Nodes: where the stream or consumer shall be
 	OpFix            Op = "fix"             // Consumer, Members: those who are not among them begin to be taken out
 	OpPlaced         Op = "placed"          // Consumer, Members: it is there
+	OpEvict          Op = "evict"           // Consumer, Members: the one replica, which has failed, is to leave
 )
 
 // Entry is one change of the catalogue, as it is proposed.
@@ -153,6 +154,10 @@ func (e *Entry) check() error {
 		if len(e.Members) == 0 {
 			return bad("members")
 		}
+	case OpEvict:
+		if len(e.Members) != 1 {
+			return bad("members")
+		}
 	case OpDeleteStream, OpDeleteConsumer, OpPauseConsumer:
 	default:
 		return bad("op")
@@ -162,7 +167,7 @@ func (e *Entry) check() error {
 	}
 	put := e.Op == OpPutStream || e.Op == OpPutConsumer
 	ofNode := e.Op == OpPutNode || e.Op == OpRemoveNode
-	ofGroup := e.Op == OpPlace || e.Op == OpFix || e.Op == OpPlaced // a stream's or a consumer's
+	ofGroup := e.Op == OpPlace || e.Op == OpFix || e.Op == OpPlaced || e.Op == OpEvict // a stream's or a consumer's
 	switch {
 	case e.Time.UTC().Year() < 0 || e.Time.UTC().Year() > 9999: // JSON can not hold it
 		return bad("time")
@@ -186,7 +191,7 @@ func (e *Entry) check() error {
 		return bad("replaces")
 	case e.Op != OpPlace && !put && e.Nodes != nil:
 		return bad("nodes")
-	case e.Op != OpFix && e.Op != OpPlaced && e.Members != nil:
+	case e.Op != OpFix && e.Op != OpPlaced && e.Op != OpEvict && e.Members != nil:
 		return bad("members")
 	case e.Op != OpPauseConsumer && e.PauseUntil != nil:
 		return bad("pause_until")

@@ -106,6 +106,8 @@ func (m *Machine) apply(e *Entry) (Effects, *api.Error) {
 		return m.place(e, s)
 	case OpFix, OpPlaced:
 		return m.placed(e, s)
+	case OpEvict:
+		return m.evict(e, s)
 	}
 	c := s.consumers[e.Consumer]
 	if c == nil {

@@ -172,3 +172,40 @@ func (m *Machine) placed(e *Entry, s *stream) (Effects, *api.Error) {
 	s.Group = reported(e, s.Group)
 	return Effects{Stream: s.Stream, Changed: changed}, nil
 }
+
+// minEvict is how many members a group has at least of which one may be evicted: the others have to be able to decide
+// it without that one.
+const minEvict = 3
+
+// evict says that a replica which has failed leaves a stream or consumer. Repairs gives the group another one, on the same
+// node or elsewhere, with a generation and a log of its own. It is stale when the replica is no member any more.
+func (m *Machine) evict(e *Entry, s *stream) (Effects, *api.Error) {
+	group, fx := &s.Group, Effects{Stream: s.Stream}
+	if e.Consumer != "" {
+		c := s.consumers[e.Consumer]
+		if c == nil {
+			return Effects{}, api.ErrConsumerNotFound
+		}
+		group, fx.Consumer = &c.Group, c
+	}
+	i := slices.Index(group.Members, e.Members[0])
+	switch {
+	case i < 0:
+		fx.Stale = true
+		return fx, nil
+	case group.Target != nil:
+		return Effects{}, api.ErrClusterServerMemberChangeInflight
+	case len(group.Members) < minEvict:
+		return Effects{}, api.ErrClusterNoPeersF(noPeers + ", without the replica that has failed there are too few")
+	}
+	nodes := slices.Delete(nodesOf(group.Members), i, i+1)
+	if e.Consumer == "" {
+		moved, err := m.moveStream(s, nodes)
+		return Effects{Stream: s.Stream, Changed: moved}, err
+	}
+	next, moved, err := m.retarget(*group, nodes)
+	if err != nil {
+		return Effects{}, err
+	}
+	return Effects{Stream: s.Stream, Consumer: s.setGroup(fx.Consumer, next), Changed: moved}, nil
+}

@@ -352,3 +352,38 @@ func TestFounderLeaves(t *testing.T) {
 		}
 	}
 }
+
+// A replica that has failed leaves, and another one with a generation of its own comes in its place.
+func TestFailedReplicaIsReplaced(t *testing.T) {
+	f := newFixture(t)
+	f.want(f.stream(ActionCreate, api.StreamConfig{Name: "S", Replicas: 3}), nil)
+	f.want(f.consumer(ActionEither, "S", api.ConsumerConfig{Durable: "C"}), nil)
+	f.at("1.1,2.2,3.3", "C 3.1,1.2,2.3")
+	evict := func(consumer string, node, generation uint64) Effects {
+		return f.do(&Entry{Op: OpEvict, Stream: "S", Consumer: consumer, Members: members(node, generation)})
+	}
+	if fx := evict("", 2, 7); fx.Error != nil || !fx.Stale || fx.Changed {
+		t.Errorf("a replica that there is not: %+v", fx)
+	}
+	f.want(evict("D", 2, 2), api.ErrConsumerNotFound)
+	if fx := evict("", 2, 2); fx.Error != nil || !fx.Changed || fx.Consumer != nil {
+		t.Errorf("evicted: %+v", fx)
+	}
+	f.at("1.1,2.2,3.3>1.1,3.3", "C 3.1,1.2,2.3>3.1,1.2")
+	f.want(evict("", 3, 3), api.ErrClusterServerMemberChangeInflight)
+	f.want(f.placed("C"), nil)
+	f.want(f.placed(""), nil)
+	f.at("1.1,3.3", "C 3.1,1.2")
+	if fx := evict("", 1, 1); fx.Error == nil {
+		t.Errorf("the last but one is evicted: %+v", fx)
+	}
+	f.want(f.place("", 1, 3, 2), nil)
+	f.want(f.placed(""), nil)
+	f.want(f.placed("C"), nil)
+	f.at("1.1,3.3,2.4", "C 1.2,3.1,2.4")
+
+	if fx := evict("C", 3, 1); fx.Error != nil || !fx.Changed || fx.Consumer == nil {
+		t.Errorf("a consumer: %+v", fx)
+	}
+	f.at("1.1,3.3,2.4", "C 1.2,3.1,2.4>1.2,2.4")
+}
