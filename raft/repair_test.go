@@ -134,10 +134,19 @@ func TestHostRefusesRepairThatNobodyCanGive(t *testing.T) {
 	}
 }
 
-// failsDamaged wants a replica of group 1 to fail that has to apply what it cannot read.
-func (c *cluster) failsDamaged(n *testNode) {
+// repairs wants a replica of group 1 that has to apply what it cannot read to repair that and have applied so many entries,
+// or to fail when its library cannot wait for it.
+func (c *cluster) repairs(n *testNode, applied int) {
 	c.t.Helper()
-	c.await(20*time.Second, "failure of the damaged replica", func() bool { return len(n.failures) > 0 })
+	if !waitsForRepair {
+		c.await(20*time.Second, "failure of the damaged replica", func() bool { return len(n.failures) > 0 })
+		return
+	}
+	c.await(20*time.Second, "all entries applied", func() bool { return len(n.machines[1].applied) == applied })
+	c.same(1)
+	if len(n.failures) > 0 {
+		c.t.Errorf("failures %v", n.failures)
+	}
 }
 
 // A replica that starts with damaged entries in its log repairs them before it applies them, and neither is elected
@@ -157,14 +166,8 @@ func TestGroupRepairsWhatItReplays(t *testing.T) {
 	}
 	c.restart(n.id)
 	c.propose(1, "after the restart")
-	if !waitsForRepair {
-		c.failsDamaged(n)
+	if c.repairs(n, 31); !waitsForRepair {
 		return
-	}
-	c.await(20*time.Second, "all entries applied", func() bool { return len(n.machines[1].applied) == 31 })
-	c.same(1)
-	if len(n.failures) > 0 {
-		t.Errorf("failures %v", n.failures)
 	}
 	if got := n.host.Stats().Repaired; got < 3 {
 		t.Errorf("%d repairs, want at least 3", got)
@@ -222,15 +225,7 @@ func TestGroupWithDamageIsNotElected(t *testing.T) {
 		}
 	}
 	c.propose(1, "after all")
-	if !waitsForRepair {
-		c.failsDamaged(hurt)
-		return
-	}
-	c.await(20*time.Second, "all entries applied", func() bool { return len(hurt.machines[1].applied) == 11 })
-	c.same(1)
-	if len(hurt.failures) > 0 {
-		t.Errorf("failures %v", hurt.failures)
-	}
+	c.repairs(hurt, 11)
 }
 
 // A leader that nobody can help gives up, and another replica leads.

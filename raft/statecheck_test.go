@@ -20,6 +20,27 @@ func checking(t *testing.T) *cluster {
 	return c
 }
 
+// bearsDifference gives a replica of group 1 another state, and wants all to go on.
+func (c *cluster) bearsDifference() {
+	c.t.Helper()
+	c.create(1)
+	c.propose(1, "one", "two")
+	c.pass(2 * time.Second)
+	c.follower(1).machines[1].applied[0] = "something else"
+	c.propose(1, "three")
+	c.pass(10 * time.Second)
+	c.noFailures()
+}
+
+func (c *cluster) noFailures() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		if len(n.failures) > 0 {
+			c.t.Errorf("node %d: %v", n.id, n.failures)
+		}
+	}
+}
+
 func TestGroupComparesEqualStates(t *testing.T) {
 	c := checking(t)
 	for i := range 100 {
@@ -30,11 +51,7 @@ func TestGroupComparesEqualStates(t *testing.T) {
 	if lead.machines[1].released == 0 {
 		t.Error("no state was captured")
 	}
-	for _, n := range c.nodes {
-		if len(n.failures) > 0 {
-			t.Errorf("node %d: %v", n.id, n.failures)
-		}
-	}
+	c.noFailures()
 	// When there is nothing new nobody looks.
 	c.pass(10 * time.Second)
 	before := lead.machines[1].released
@@ -73,17 +90,7 @@ func TestGroupFindsReplicaWithAnotherState(t *testing.T) {
 // Of two replicas nobody knows which is right: both go on, and it is said.
 func TestGroupOfTwoDoesNotJudge(t *testing.T) {
 	c := newCluster(t, 2, func(cfg *raft.Config) { cfg.CheckInterval = time.Second })
-	c.create(1)
-	c.propose(1, "one", "two")
-	c.pass(2 * time.Second)
-	c.follower(1).machines[1].applied[0] = "something else"
-	c.propose(1, "three")
-	c.pass(10 * time.Second)
-	for _, n := range c.nodes {
-		if len(n.failures) > 0 {
-			t.Errorf("node %d: %v", n.id, n.failures)
-		}
-	}
+	c.bearsDifference()
 }
 
 // While a cluster is updated builds differ in how they write a state. That is no difference.
@@ -93,15 +100,5 @@ func TestGroupDoesNotCompareOtherFormats(t *testing.T) {
 		format++
 		cfg.CheckInterval, cfg.StateFormat = time.Second, format
 	})
-	c.create(1)
-	c.propose(1, "one", "two")
-	c.pass(2 * time.Second)
-	c.follower(1).machines[1].applied[0] = "something else"
-	c.propose(1, "three")
-	c.pass(10 * time.Second)
-	for _, n := range c.nodes {
-		if len(n.failures) > 0 {
-			t.Errorf("node %d: %v", n.id, n.failures)
-		}
-	}
+	c.bearsDifference()
 }

@@ -83,9 +83,8 @@ func (c *testCluster) readAll(js jetstream.JetStream, stream string, last int) {
 	}
 }
 
-// TestClusterRepairsDamage damages what one of three nodes has stored, while it runs and while it does not: everything
-// is read from it as it was, and it says what it has repaired.
-func TestClusterRepairsDamage(t *testing.T) {
+// startOurs starts three nodes for a test that looks at our files, and a client.
+func startOurs(t *testing.T) (*testCluster, *nats.Conn, jetstream.JetStream) {
 	c := startNodes(t, 3)
 	if c.stock {
 		t.Skip("it is about our files")
@@ -94,9 +93,16 @@ func TestClusterRepairsDamage(t *testing.T) {
 	c.must(err)
 	js, err := jetstream.New(nc)
 	c.must(err)
+	return c, nc, js
+}
+
+// TestClusterRepairsDamage damages what one of three nodes has stored, while it runs and while it does not: everything
+// is read from it as it was, and it says what it has repaired.
+func TestClusterRepairsDamage(t *testing.T) {
+	c, nc, js := startOurs(t)
 	ctx := c.context(healthLimit)
 	for name, replicas := range map[string]int{damagedStream: 3, "ALONE": 1} {
-		_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"}, Replicas: replicas, AllowDirect: true})
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"}, Replicas: replicas, AllowDirect: true})
 		c.must(err)
 	}
 	publish := func(stream string, from, to int) {

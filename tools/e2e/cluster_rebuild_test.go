@@ -15,16 +15,9 @@ import (
 // TestClusterRebuildsReplica gives a node the disk that it had before its last publishes, as a backup that is put back does:
 // the replicas whose promises that breaks take no part any more, and new ones come in their place by themselves.
 func TestClusterRebuildsReplica(t *testing.T) {
-	c := startNodes(t, 3)
-	if c.stock {
-		t.Skip("it is about our files")
-	}
-	nc, err := c.ConnectAny(c.Nodes[0])
-	c.must(err)
-	js, err := jetstream.New(nc)
-	c.must(err)
+	c, nc, js := startOurs(t)
 	ctx := c.context(healthLimit)
-	_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: damagedStream, Subjects: []string{damagedStream + ".>"}, Replicas: 3})
+	_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: damagedStream, Subjects: []string{damagedStream + ".>"}, Replicas: 3})
 	c.must(err)
 	last := 0
 	publish := func(n int) {
