@@ -110,7 +110,7 @@ type Config struct {
 	StateFormat uint64
 
 	// MaxInboxBytes bounds the messages from other nodes that a group has not looked at; more are
-	// dropped, and come again. One is always taken. 0: 16 MiB.
+	// dropped, and come again. One is always taken. 0: 32 MiB.
 	MaxInboxBytes int
 
 	// SnapshotBytes is how much log makes a new snapshot worth while, and SnapshotFactor how many
@@ -125,7 +125,7 @@ type Config struct {
 	ChunkBytes int
 	// MaxTransfers bounds the states that are sent at once, and those that are received. 0: 2.
 	MaxTransfers int
-	// TransferWindow bounds the bytes of a transfer that are not durable at the receiver. 0: 8 MiB.
+	// TransferWindow bounds the bytes of a transfer that are not durable at the receiver. 0: 16 MiB.
 	TransferWindow int
 
 	// Manual leaves all work to the calls of Run and Tick: the host has no goroutines and all calls
@@ -202,13 +202,13 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.FailoverJitter, 500*time.Millisecond)
 	orDefault(&c.MaxCampaigns, 500)
 	orDefault(&c.CheckInterval, time.Hour)
-	orDefault(&c.MaxInboxBytes, 16<<20)
+	orDefault(&c.MaxInboxBytes, 32<<20)
 	orDefault(&c.SnapshotBytes, 16<<20)
 	orDefault(&c.SnapshotFactor, 8)
 	orDefault(&c.CompactMargin, 64<<20)
 	orDefault(&c.ChunkBytes, 512<<10)
 	orDefault(&c.MaxTransfers, 2)
-	orDefault(&c.TransferWindow, 8<<20)
+	orDefault(&c.TransferWindow, 16<<20)
 	if c.Admit == nil {
 		c.Admit = func(int) error { return nil }
 	}

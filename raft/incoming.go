@@ -15,7 +15,7 @@ import (
 const descriptorKey = MachineObjects
 
 const (
-	descriptorVersion = 1
+	descriptorVersion = 2 // 1: without what was skipped
 	// descriptorEvery is how much data of entries may be asked for once more after a restart.
 	descriptorEvery = 16 << 20
 	// answerEvery is how many bytes become durable between two answers.
@@ -32,6 +32,7 @@ type incoming struct {
 	snap Snapshot // with the keys that it has here
 	keys []uint64 // of the machine's objects, once the manifest is here
 
+	skipped  uint64 // entries up to here are not asked for, as the log has them
 	next     place  // the piece that is expected
 	durable  place  // everything before it is
 	pending  int    // pieces on their way to the disk
@@ -127,13 +128,42 @@ func (g *Group) answerIncoming(code uint64) {
 	g.worker.out.record(g, c.from, recHave, c.id, c.durable.phase, c.durable.n, c.durable.off, code, c.run)
 }
 
-// resume asks for everything from a place on, before which all is durable. What is on its way belongs to
-// an earlier run, and is ignored.
+// resume asks for everything from a place on, before which all is durable, but for what is here already. What is on its
+// way belongs to an earlier run, and is ignored.
 func (g *Group) resume(at place) {
 	c := g.snaps.incoming
+	if skip := g.lacking(); skip.compare(at) >= 0 {
+		at = skip
+		if at.phase == phaseEntries {
+			c.skipped = at.n - 1
+		}
+	}
 	c.durable, c.next, c.ended = at, at, false
 	c.run, c.seq = g.host.transfers.newID(), 0
 	g.answerIncoming(haveResume)
+}
+
+// lacking is the place before which this replica has everything, whether received or not: machine's objects, and
+// what is needed of the entries that it has applied, as an entry's needed parts only become fewer (Retainer).
+// Zero: it does not know, or has nothing.
+func (g *Group) lacking() place {
+	c := g.snaps.incoming
+	if c.durable.compare(place{phaseState, uint64(c.snap.Count), 0}) < 0 {
+		return place{} // of the objects
+	}
+	keys := g.host.snapshots.ObjectKeys(g.log)
+	for n, key := range c.keys {
+		if _, ok := slices.BinarySearch(keys, key); !ok {
+			if n == 0 {
+				return place{}
+			}
+			return place{phaseObjects, uint64(n), 0}
+		}
+	}
+	if g.applied == 0 {
+		return place{}
+	}
+	return place{phaseEntries, g.applied + 1, 0}
 }
 
 // discardIncoming forgets what was received.
@@ -276,17 +306,8 @@ func (g *Group) pieceDurable(c *incoming, end place, size int) {
 	if end.compare(c.durable) > 0 {
 		c.durable = end
 	}
-	if end.phase == phaseState && end.n == uint64(c.snap.Count) {
-		// The sender may skip the objects that are here already.
-		keys := g.host.snapshots.ObjectKeys(g.log)
-		n := 0
-		for n < len(c.keys) {
-			if _, ok := slices.BinarySearch(keys, c.keys[n]); !ok {
-				break
-			}
-			n++
-		}
-		if skip := (place{phaseObjects, uint64(n), 0}); n > 0 && skip.compare(c.next) > 0 {
+	if end == (place{phaseState, uint64(c.snap.Count), 0}) || end == (place{phaseObjects, uint64(len(c.keys)), 0}) {
+		if skip := g.lacking(); skip.compare(c.next) > 0 {
 			g.resume(skip)
 		}
 	}
@@ -347,7 +368,7 @@ func (g *Group) describeIncoming() {
 	b := []byte{descriptorVersion}
 	for _, n := range []uint64{
 		c.snap.Objects, uint64(c.snap.Count), uint64(c.snap.Bytes), uint64(c.snap.Checksum),
-		c.durable.phase, c.durable.n, c.durable.off,
+		c.durable.phase, c.durable.n, c.durable.off, c.skipped,
 	} {
 		b = binary.AppendUvarint(b, n)
 	}
@@ -370,7 +391,10 @@ func (g *Group) resumeIncoming(own []uint64) error {
 	c.snap.Objects = d.uvarint()
 	c.snap.Count, c.snap.Bytes, c.snap.Checksum = int(d.uvarint()), int64(d.uvarint()), uint32(d.uvarint())
 	noted := place{d.uvarint(), d.uvarint(), d.uvarint()}
-	if d.failed || version != descriptorVersion {
+	if version >= 2 {
+		c.skipped = d.uvarint()
+	}
+	if d.failed || version < 1 || version > descriptorVersion {
 		return fmt.Errorf("descriptor of version %d with %d bytes is damaged", version, len(data))
 	}
 	if c.msg, err = core.DecodeMessage(d.rest); err != nil {

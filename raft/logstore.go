@@ -31,9 +31,10 @@ type Write struct {
 	// Snapshot replaces the group's stored snapshot; its objects were put before. The log stays.
 	Snapshot *Snapshot
 
-	// Reset voids all entries: the log goes on after entry Snapshot.Index. Entries that were installed
-	// below that stay.
+	// Reset voids all entries: the log goes on after entry Snapshot.Index. What was installed below that stays, and
+	// the entries up to Keep do, as after Compact.
 	Reset bool
+	Keep  uint64
 
 	// Entries continue the log: the first index is at most last+1, and a smaller one voids the
 	// stored suffix from there on. The store owns the slice; the data must not change.
@@ -89,7 +90,7 @@ type SnapshotStore interface {
 
 	// Install stores parts of the data of an entry that lies at or before the group's (coming) first
 	// index: data holds the bytes of ranges, one after the other; size is that of the whole entry.
-	// done, which may be nil, is called as Write.Done is.
+	// Install owns data from now on. done, which may be nil, is called as Write.Done is.
 	Install(group, index, term uint64, size uint32, ranges []Range, data []byte, done func())
 
 	// Repair stores a committed entry of the log once more, in place of one that is damaged: it is read from there when
@@ -118,8 +119,14 @@ type SnapshotStore interface {
 	Retain(group uint64, r Retainer)
 }
 
+// Prefetcher is a SnapshotStore that can be told what will be read: n bytes of data from an entry on. It waits for nothing.
+type Prefetcher interface {
+	Prefetch(group, index uint64, n int64)
+}
+
 // Retainer tells what of the entries before a group's first index is still needed. A Machine may be
-// one. It is called at any time, by several goroutines, and does not block for long.
+// one. It is called at any time, by several goroutines, and does not block for long. What it does not name, of an entry
+// that the machine has applied, it must not name later either, at this replica or another one.
 type Retainer interface {
 	// Live calls yield for each entry of [lo, hi) with needed bytes, ascending, with the parts of its
 	// data that are needed, ascending and apart, until yield returns false. With an error it does not

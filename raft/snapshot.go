@@ -432,7 +432,7 @@ func (g *Group) replaceLog(w *Write, meta *SnapshotMeta) (restore bool) {
 	s.marks = nil
 	if in := s.incoming; in != nil && in.stepped && in.snap.Index == meta.Index && in.snap.Term == meta.Term {
 		snap := in.snap
-		w.Snapshot = &snap
+		w.Snapshot, w.Keep = &snap, in.skipped
 		s.incoming = nil
 		g.host.transfers.received(g)
 		g.mu.Lock()

@@ -135,6 +135,49 @@ func TestClusterSendsSnapshot(t *testing.T) {
 	}
 }
 
+// A replica that was away is not sent what it has: objects, and data of entries that stay in its log.
+func TestClusterSendsWhatIsMissing(t *testing.T) {
+	c := newCluster(t, 3, small)
+	c.create(7)
+	c.fill(7, 300)
+	behind := c.nodes[1+c.leader(7).id%3]
+	c.pass(time.Second)
+	c.crash(behind.id, nil)
+	c.pass(3 * time.Second)
+	lead := c.elect(7)
+	c.fill(7, 30)
+	missing := lead.machines[7].LiveBytes(behind.machines[7].index+1, lead.machines[7].index+1)
+	for _, n := range c.nodes {
+		if n.host != nil {
+			n.groups[7].Snapshot()
+		}
+	}
+	c.pass(time.Second)
+	if first, _ := lead.log.Bounds(7); first <= behind.machines[7].index {
+		t.Fatalf("the leader's log begins at %d", first)
+	}
+	bytes := 0
+	c.restart(behind.id)
+	c.countBulk(behind.id, &bytes)
+	c.await(20*time.Second, "the replica to catch up", func() bool { return len(behind.machines[7].applied) == 330 })
+	snap, _ := lead.log.StoredSnapshot(7)
+	if limit := snap.Bytes + missing + 6000; int64(bytes) > limit { // the window, sent in vain before it knew what is there
+		t.Errorf("%d bytes were sent; the state has %d, %d of data were missing", bytes, snap.Bytes, missing)
+	}
+	if had := lead.machines[7].LiveBytes(0, 300); had < 30000 {
+		t.Errorf("%d bytes need not be sent", had)
+	}
+	for range 2 { // also after a restart
+		c.same(7)
+		if err := behind.machines[7].checkPlaces(); err != nil {
+			t.Fatal(err)
+		}
+		c.crash(behind.id, nil)
+		c.restart(behind.id)
+		c.pass(5 * time.Second)
+	}
+}
+
 // countBulk counts the bytes of bulk that go to a node.
 func (c *cluster) countBulk(to uint64, bytes *int) {
 	c.net.Lose(func(_, dest uint64, lane raft.Lane, frame []byte) bool {

@@ -52,6 +52,8 @@ const (
 	transferPatience = 5 * time.Second
 	transferEnd      = 30 * time.Second
 	busyPause        = time.Second
+	// prefetchBytes is how far ahead of what it reads a transfer lets the disk read.
+	prefetchBytes = 4 << 20
 )
 
 type sendState uint8
@@ -82,6 +84,7 @@ type sending struct {
 	pumping  bool
 	keys     []uint64 // the machine's objects; owned by pump
 	reading  Damage   // what is being read; At 0: of the state; owned by pump
+	unasked  int      // bytes of entries to be read before the store is told again what comes; owned by pump
 }
 
 // sentPiece is a piece that is not durable at the receiver.
@@ -497,21 +500,35 @@ func (t *sending) entryPiece(b *piece, at place) (next place, err error) {
 		}
 	}
 	parts = slices.DeleteFunc(parts, func(p Range) bool { return p.Len == 0 })
-	head := binary.AppendUvarint(nil, uint64(len(parts)))
+	head, sum := binary.AppendUvarint(nil, uint64(len(parts))), 0
 	for _, p := range parts {
 		head = binary.AppendUvarint(head, uint64(p.Off))
 		head = binary.AppendUvarint(head, uint64(p.Len))
+		sum += int(p.Len)
 	}
-	data := head
+	t.prefetch(index, sum)
+	data := append(make([]byte, 0, len(head)+sum), head...)
 	for _, p := range parts {
 		n := len(data)
-		data = slices.Grow(data, int(p.Len))[:n+int(p.Len)]
+		data = data[:n+int(p.Len)]
 		if err := store.ReadAt(g.log, index, int(p.Off), data[n:]); err != nil {
 			return at, err
 		}
 	}
 	t.add(b, place{phaseEntries, index, uint64(parts[0].Off)}, term, uint64(size), data)
 	return next, nil
+}
+
+// prefetch tells the store what comes after an entry, of which n bytes are about to be read.
+func (t *sending) prefetch(index uint64, n int) {
+	p, ok := t.g.host.snapshots.(Prefetcher)
+	if !ok {
+		return
+	}
+	if t.unasked -= n; t.unasked <= 0 {
+		t.unasked = prefetchBytes / 2
+		p.Prefetch(t.g.log, index, prefetchBytes)
+	}
 }
 
 func (t *sending) add(p *piece, at place, a, c uint64, data []byte) {

@@ -90,9 +90,8 @@ func (m *image) append(w *raft.Write) {
 		}
 	}
 	if w.Reset {
-		m.keepOld(m.last())
+		m.keepOld(min(w.Keep, w.Snapshot.Index))
 		m.before, m.beforeTerm, m.entries = w.Snapshot.Index, w.Snapshot.Term, nil
-		maps.DeleteFunc(m.old, func(uint64, raft.Entry) bool { return true })
 	}
 	if len(w.Entries) > 0 {
 		from := w.Entries[0].Index
@@ -125,7 +124,7 @@ func (m *image) keepOld(upTo uint64) {
 	if m.old == nil {
 		m.old = make(map[uint64]raft.Entry)
 	}
-	for _, e := range m.entries[:min(upTo-m.before, uint64(len(m.entries)))] {
+	for _, e := range m.entries[:min(max(upTo, m.before)-m.before, uint64(len(m.entries)))] {
 		m.old[e.Index] = e
 	}
 }

@@ -31,7 +31,8 @@ type added struct {
 	small   [boundsBytes]byte // payload of a HARDSTATE or BOUNDS record
 }
 
-// data is the payload, which of an ENTRY or FOOTER record is not kept.
+// data is the payload, which of an ENTRY or FOOTER record is not kept, and of a RELOCATED record what stands before its
+// data.
 func (a *added) data() []byte {
 	if a.blob != nil {
 		return a.blob.payload
@@ -63,11 +64,11 @@ func (b *builder) fits(n, foot int) bool {
 	return end+int64(footRoom(b.seg.foot+b.owed+b.foot+foot)) <= b.seg.capacity
 }
 
-// add encodes a record that is not an ENTRY.
-func (b *builder) add(h recordHeader, data []byte) {
+// add encodes a record that is not an ENTRY, with a payload in one or two parts.
+func (b *builder) add(h recordHeader, data []byte, more ...byte) {
 	at := len(b.buf)
-	b.grow(recordSize(len(data)))
-	h.encodeRecord(b.buf[at:], data, b.seg.seed)
+	b.grow(recordSize(len(data) + len(more)))
+	h.encodeRecord(b.buf[at:], data, more, b.seg.seed)
 	b.count++
 	a := added{recordHeader: h, off: uint32(at + recordBytes)}
 	copy(a.small[:], data)
@@ -88,7 +89,7 @@ func (b *builder) addEntries(entries []queued) {
 	for i := range entries {
 		e := &entries[i]
 		h.entryType, h.group, h.index, h.term = e.Type, e.group.id, e.Index, e.Term
-		size := h.encodeRecord(b.buf[at:], e.Data, b.seg.seed)
+		size := h.encodeRecord(b.buf[at:], e.Data, nil, b.seg.seed)
 		b.rows = append(b.rows, row{uint32(at + recordBytes), h.length})
 		if last := len(b.added) - 1; last >= 0 && b.added[last].follows(&h) {
 			b.added[last].entries++
@@ -129,7 +130,7 @@ func (b *builder) addState(g *group, s HardState) {
 
 func (b *builder) addBlob(g *group, from *blob) {
 	b.add(recordHeader{kind: from.kind, entryType: from.entryType, group: g.id, index: from.index, term: from.term},
-		from.payload)
+		from.payload, from.data...)
 	b.added[len(b.added)-1].blob = from
 }
 

@@ -70,7 +70,7 @@ func boundsItem(g *group) item {
 // Install stores parts of the data of an entry that lies before the group's first index, or will: data
 // holds the bytes of ranges, one after the other, size is that of the whole entry. ReadAt takes the bytes of
 // an entry before the first index from what was installed last, where it has them, and the others from
-// what was before: an entry can be installed in pieces. done,
+// what was before: an entry can be installed in pieces. Install owns data from now on. done,
 // which may be nil, is called as Write.Done is. Parts that do not fit the entry or their data are a bug of
 // the caller and panic.
 func (l *Log) Install(id, index, term uint64, size uint32, ranges []Range, data []byte, done func()) {
@@ -80,23 +80,23 @@ func (l *Log) Install(id, index, term uint64, size uint32, ranges []Range, data 
 		panic(fmt.Sprintf("BUG: journal: group %d installs %d bytes of entry %d where %d belong: %v", id, len(data),
 			index, n, err))
 	}
-	l.install(id, &blob{kind: kindRelocated, index: index, term: term, payload: r.encode(data)}, done)
+	l.install(id, &blob{kind: kindRelocated, index: index, term: term, payload: r.encode(), data: data}, done)
 }
 
-// Repair stores a committed entry of the group's log once more; it is read from its new place when that is durable.
+// Repair stores a committed entry of the group's log once more, and owns its Data from now on; it is read from its new place when that is durable.
 // It does nothing when the log has no committed entry with that index and term. done, which may be nil, is
 // called as Write.Done is.
 func (l *Log) Repair(id uint64, e Entry, done func()) {
 	size := uint32(len(e.Data))
 	r := relocated{size: size, log: true, ranges: joined([]Range{{0, size}})}
-	l.install(id, &blob{kind: kindRelocated, entryType: e.Type, index: e.Index, term: e.Term, payload: r.encode(e.Data)},
+	l.install(id, &blob{kind: kindRelocated, entryType: e.Type, index: e.Index, term: e.Term, payload: r.encode(), data: e.Data},
 		done)
 }
 
 // install queues a RELOCATED record.
 func (l *Log) install(id uint64, b *blob, done func()) {
 	it := item{blob: b, done: done}
-	it.add(len(b.payload), footGroupMax+footMovedMax)
+	it.add(b.size(), footGroupMax+footMovedMax)
 	l.checkFits(id, &it)
 	l.enqueueItem(id, it, func(g *group, it *item) {
 		if le.Uint32(b.payload[8:]) == 1 && (b.index < g.base || b.index > min(g.last, g.state.Commit) ||

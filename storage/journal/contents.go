@@ -132,7 +132,7 @@ func (c *contents) apply(h recordHeader, r row, data []byte) error {
 			c.remove(le.Uint64(data))
 		}
 	case kindRelocated:
-		rel, _, err := decodeRelocated(data, len(data))
+		rel, _, err := decodeRelocated(data, int(h.length))
 		if err != nil {
 			return err
 		}

@@ -32,8 +32,8 @@ func laterBatches() []func(*builder) {
 		},
 		func(b *builder) {
 			add(b, kindBounds, 1, 3, 2, bounds{last: 6, released: 1}.encode())
-			add(b, kindRelocated, 1, 2, 1, part.encode([]byte("abcdefg")))
-			add(b, kindRelocated, 1, 4, 2, whole.encode([]byte("four")))
+			add(b, kindRelocated, 1, 2, 1, append(part.encode(), "abcdefg"...))
+			add(b, kindRelocated, 1, 4, 2, append(whole.encode(), "four"...))
 			add(b, kindBounds, 2, 100, 9, bounds{last: 7, released: 7}.encode())
 			add(b, kindGroupDel, 3, 0, 0, nil)
 		},

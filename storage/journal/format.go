@@ -360,12 +360,13 @@ type recordHeader struct {
 
 // encodeRecord encodes a record with its payload, of which it sets length and checksum, to the start of b
 // and returns its size.
-func (h *recordHeader) encodeRecord(b, data []byte, seed uint32) int {
-	h.length = uint32(len(data))
-	h.payload = crc32.Update(seed, castagnoli, data)
+func (h *recordHeader) encodeRecord(b, data, more []byte, seed uint32) int {
+	h.length = uint32(len(data) + len(more))
+	h.payload = crc32.Update(crc32.Update(seed, castagnoli, data), castagnoli, more)
 	h.encode(b, seed)
-	size := recordSize(len(data))
+	size := recordSize(int(h.length))
 	n := copy(b[recordBytes:size], data)
+	n += copy(b[recordBytes+n:size], more)
 	clear(b[recordBytes+n : size])
 	return size
 }
@@ -580,9 +581,9 @@ func (r *relocated) at(off, n int) (int, bool) {
 	return 0, n == 0
 }
 
-// encode returns the payload of a RELOCATED record.
-func (r *relocated) encode(data []byte) []byte {
-	p := make([]byte, r.headBytes(), r.headBytes()+len(data))
+// encode returns what the payload of a RELOCATED record begins with; the data follows.
+func (r *relocated) encode() []byte {
+	p := make([]byte, r.headBytes())
 	le.PutUint32(p[0:], r.size)
 	le.PutUint32(p[4:], uint32(len(r.ranges)))
 	if r.log {
@@ -593,7 +594,7 @@ func (r *relocated) encode(data []byte) []byte {
 		le.PutUint32(p[relocatedBytes+8*i+4:], part.Len)
 	}
 	le.PutUint32(p[12:], crc32.Update(crc32.Checksum(p[:12], castagnoli), castagnoli, p[relocatedBytes:]))
-	return append(p, data...)
+	return p
 }
 
 // decodeRelocated reads what stands before the data. length is that of the payload, whose first bytes

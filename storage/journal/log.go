@@ -30,8 +30,10 @@ type Write struct {
 	// Snapshot replaces the group's stored snapshot. Its objects were put before.
 	Snapshot *Snapshot
 	// Reset voids the log, which goes on after entry Snapshot.Index. What the entries up to the commit
-	// index of the hard state hold, and what was installed, stays readable by ReadAt, as after Compact.
+	// index of the hard state hold, and up to Keep, and what was installed, stays readable by ReadAt, as after
+	// Compact.
 	Reset bool
+	Keep  uint64
 	// Entries follow each other; Entries[0].Index <= last+1. A smaller index voids the stored
 	// suffix from there on.
 	Entries []Entry
@@ -257,7 +259,7 @@ func (l *Log) enqueueSnapshotLocked(g *group, w *Write, it *item) {
 	if !w.Reset {
 		return
 	}
-	keep := max(min(g.state.Commit, g.last, s.Index), g.base-1)
+	keep := max(min(max(g.state.Commit, w.Keep), g.last, s.Index), g.base-1)
 	g.reset(keep, s.Index, s.Term, it.snapshot)
 	it.special = kindBounds
 	it.bounds = bounds{index: s.Index, term: s.Term, last: keep, released: g.released}

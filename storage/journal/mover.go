@@ -209,7 +209,7 @@ func (l *Log) appendLocked(items []item) (wake wake) {
 	}
 	for i := range items {
 		if b := items[i].blob; b != nil && b.kind != kindObjectDel {
-			l.moved += int64(len(b.payload))
+			l.moved += int64(b.size())
 		}
 		wake = l.enqueueLocked(items[i], items[i].done != nil) | wake
 	}
@@ -273,7 +273,7 @@ func (l *Log) stillLocked(it *item) bool {
 // copyItem is an item of the mover.
 func copyItem(id uint64, b *blob, foot int) item {
 	it := item{group: &group{id: id}, blob: b}
-	it.add(len(b.payload), footGroupMax+foot)
+	it.add(b.size(), footGroupMax+foot)
 	return it
 }
 
@@ -638,5 +638,5 @@ func (c *copier) record(s *segment, r row, moved bool) error {
 func (c *copier) add(rec record, rel relocated, data []byte) {
 	rel.log = c.want.log
 	c.blobs = append(c.blobs, &blob{kind: kindRelocated, entryType: rec.entryType, index: rec.index, term: rec.term,
-		payload: rel.encode(data)})
+		payload: rel.encode(), data: data})
 }

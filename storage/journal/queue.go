@@ -15,7 +15,10 @@ type blob struct {
 	index     uint64
 	term      uint64
 	payload   []byte
+	data      []byte // of a RELOCATED record, whose payload goes on with it
 }
+
+func (b *blob) size() int { return len(b.payload) + len(b.data) }
 
 // item is one thing that was appended. Its records are written in the order of the fields.
 type item struct {

@@ -409,16 +409,16 @@ func wholeEntry(n uint32) relocated { return relocated{size: n, ranges: joined([
 
 // payload reads from a record that is queued.
 func (r *reading) payload(b *blob) (done bool, err error) {
-	have, head := wholeEntry(uint32(len(b.payload))), 0
+	have, data := wholeEntry(uint32(len(b.payload))), b.payload
 	if b.kind == kindRelocated {
-		if have, _, err = decodeRelocated(b.payload, len(b.payload)); err != nil {
+		if have, _, err = decodeRelocated(b.payload, b.size()); err != nil {
 			return false, err
 		}
-	} else {
-		head = have.headBytes() // which is not there
+		data = b.data
 	}
+	head := have.headBytes() // which is not in data
 	return r.take(&have, func(at int, p []byte) error {
-		copy(p, b.payload[at-head:])
+		copy(p, data[at-head:])
 		return nil
 	})
 }

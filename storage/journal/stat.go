@@ -35,7 +35,7 @@ func (l *Log) stat(group, index uint64, term *uint64, size *uint32) (again bool,
 		*term = b.term
 		*size = uint32(len(b.payload))
 		if b.kind == kindRelocated {
-			rel, _, err := decodeRelocated(b.payload, len(b.payload))
+			rel, _, err := decodeRelocated(b.payload, b.size())
 			*size = rel.size
 			return false, err
 		}

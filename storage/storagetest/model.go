@@ -157,7 +157,7 @@ func (g *modelGroup) write(w *journal.Write) {
 		g.snap = w.Snapshot
 	}
 	if w.Reset {
-		g.compact(min(g.state.Commit, g.last(), w.Snapshot.Index))
+		g.compact(min(max(g.state.Commit, w.Keep), g.last(), w.Snapshot.Index))
 		g.entries, g.first, g.awaits = nil, w.Snapshot.Index+1, 0
 	}
 	if len(w.Entries) > 0 {

@@ -178,9 +178,11 @@ func (w *workload) snapshot(index uint64) *journal.Snapshot {
 // reset makes up a snapshot with which a group begins anew.
 func (w *workload) reset(id uint64, g *modelGroup) *journal.Write {
 	index := max(g.last(), g.awaits) + uint64(w.rnd.IntN(5))
-	w.need(id, g, min(g.state.Commit, g.last()))
+	keep := min(g.state.Commit, g.last())
+	keep += w.rnd.Uint64N(g.last() - keep + 1)
+	w.need(id, g, keep)
 	write := w.append(id, index+1, w.rnd.IntN(3))
-	write.Snapshot, write.Reset = w.snapshot(index), true
+	write.Snapshot, write.Reset, write.Keep = w.snapshot(index), true, keep
 	if w.rnd.IntN(2) == 0 {
 		write.State = &journal.HardState{Term: w.term, Vote: w.rnd.Uint64(), Commit: index}
 	}

@@ -366,6 +366,9 @@ func (f *memFile) Allocate(size int64) error {
 // StartWrite does nothing: what is not synced may be on the disk after a crash or not, either way.
 func (f *memFile) StartWrite(int64, int64) error { return f.check("start to write") }
 
+// WillRead does nothing: reads do not wait.
+func (f *memFile) WillRead(int64, int64) {}
+
 func (f *memFile) Sync() error { return f.SyncData() }
 
 func (f *memFile) SyncData() error {

@@ -107,6 +107,8 @@ func (f osFile) StartWrite(off, n int64) error {
 	return nil
 }
 
+func (f osFile) WillRead(off, n int64) { willRead(f.File, off, n) }
+
 func (f osFile) SyncData() error {
 	if err := syncData(f.File); err != nil {
 		return fmt.Errorf("sync data of %q: %w", f.Name(), err)

@@ -27,6 +27,12 @@ func startWrite(f *os.File, off, n int64) error {
 	return err
 }
 
+// willRead begins to read a range into the page cache, of which the kernel takes what the disk takes in one request
+// (max_sectors_kb). That it cannot is told by the read.
+func willRead(f *os.File, off, n int64) {
+	_ = retry(f, func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) })
+}
+
 // FreeBytes returns how much may still be written in a directory of the machine.
 func FreeBytes(dir string) (int64, error) {
 	var st unix.Statfs_t

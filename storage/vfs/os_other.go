@@ -13,6 +13,8 @@ func syncData(f *os.File) error { return f.Sync() }
 
 func startWrite(*os.File, int64, int64) error { return nil }
 
+func willRead(*os.File, int64, int64) {}
+
 // FreeBytes returns how much may still be written in a directory of the machine; here that is not known, and
 // errors.ErrUnsupported.
 func FreeBytes(string) (int64, error) { return 0, errors.ErrUnsupported }

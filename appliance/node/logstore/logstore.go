@@ -19,7 +19,7 @@ var _ raft.SnapshotStore = Store{}
 // Append hands a write of the host to the journal; payloads are not copied.
 func (s Store) Append(w raft.Write) {
 	out := journal.Write{
-		Group: w.Group, Reset: w.Reset, State: (*journal.HardState)(w.State), Done: w.Done,
+		Group: w.Group, Reset: w.Reset, Keep: w.Keep, State: (*journal.HardState)(w.State), Done: w.Done,
 	}
 	if w.Snapshot != nil {
 		out.Snapshot = &journal.Snapshot{

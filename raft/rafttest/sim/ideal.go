@@ -123,6 +123,11 @@ func (s *ideal) Append(w raft.Write) {
 			l.snapshot = &snapshot
 		}
 		if w.Reset {
+			for _, e := range l.entries {
+				if e.Index <= min(w.Keep, w.Snapshot.Index) {
+					l.old[e.Index] = e
+				}
+			}
 			l.first, l.entries, l.before = w.Snapshot.Index+1, nil, w.Snapshot.Term
 		}
 		if len(entries) > 0 {
