@@ -116,8 +116,8 @@ image: deps ## build the disk image .build/millrace.img and .build/bin/millrace 
 NODES   ?= 3
 ROUTERS ?= 1
 
-run: image ## boot NODES=3 storage nodes and ROUTERS=1 routers in QEMU, on ports 14222 and up
-	$(BIN)/millrace qemu up -board $(BOARD) -image $(IMAGE) -nodes $(NODES) -routers $(ROUTERS)
+run: image ## boot NODES=3 storage nodes and ROUTERS=1 routers in QEMU, on ports 14222 and up (FRESH=1: with new disks, so of the new image)
+	$(BIN)/millrace qemu up -board $(BOARD) -image $(IMAGE) -nodes $(NODES) -routers $(ROUTERS) $(if $(FRESH),-fresh)
 
 run-one: image ## boot one machine in QEMU with a data disk, NATS on port 14222
 	$(BIN)/millrace qemu run -board $(BOARD) -image $(IMAGE)

@@ -3,8 +3,10 @@ package qemu
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -69,6 +71,7 @@ type fleet struct {
 	net      *vm.Switch
 	gateway  *vm.Gateway
 	machines []*machine
+	other    []string // machines whose system disks were made of another image than Image
 }
 
 // newFleet makes disks and configurations. Nothing runs yet.
@@ -78,6 +81,10 @@ func newFleet(c fleetConfig) (*fleet, error) {
 	}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make folder of the fleet: %w", err)
+	}
+	digest, err := digestOf(c.Image)
+	if err != nil {
+		return nil, err
 	}
 	network, err := vm.NewSwitch()
 	if err != nil {
@@ -92,7 +99,7 @@ func newFleet(c fleetConfig) (*fleet, error) {
 		f.machines = append(f.machines, m)
 	}
 	for _, m := range f.machines {
-		if err := f.prepare(m); err != nil {
+		if err := f.prepare(m, digest); err != nil {
 			return nil, errors.Join(fmt.Errorf("machine %s: %w", m.name, err), network.Close())
 		}
 	}
@@ -134,14 +141,14 @@ func (f *fleet) path(m *machine, ending string) string {
 	return filepath.Join(f.cfg.Dir, m.name+ending)
 }
 
-// prepare makes the disks of a machine, or keeps those of an earlier fleet.
-func (f *fleet) prepare(m *machine) error {
+// prepare makes the disks of a machine, or keeps those of an earlier fleet. digest is that of the image.
+func (f *fleet) prepare(m *machine, digest string) error {
 	c := f.cfg
 	socket, err := f.net.Plug(m.name)
 	if err != nil {
 		return err
 	}
-	system := f.path(m, ".system.img")
+	system, madeOf := f.path(m, ".system.img"), f.path(m, ".image.sha256")
 	if c.Fresh {
 		for _, old := range []string{system, f.path(m, ".data.img")} {
 			if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -159,8 +166,15 @@ func (f *fleet) prepare(m *machine) error {
 		if err := flashCopy(c.Image, system, conf); err != nil {
 			return err
 		}
+		if err := os.WriteFile(madeOf, []byte(digest), 0o644); err != nil {
+			return fmt.Errorf("note the image: %w", err)
+		}
 	} else if err != nil {
 		return err
+	} else if was, err := os.ReadFile(madeOf); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read what image it was made of: %w", err)
+	} else if string(was) != digest {
+		f.other = append(f.other, m.name)
 	}
 	m.cfg = vm.Config{
 		Board: c.Board, Image: c.Image, SystemDisk: system, Direct: c.Direct,
@@ -176,6 +190,20 @@ func (f *fleet) prepare(m *machine) error {
 		m.cfg.DataDisk = f.path(m, ".data.img")
 	}
 	return nil
+}
+
+// digestOf is the SHA-256 of a file, in hexadecimal.
+func digestOf(name string) (string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("image: %w", err)
+	}
+	defer file.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, file); err != nil {
+		return "", fmt.Errorf("image: %w", err)
+	}
+	return fmt.Sprintf("%x", sum.Sum(nil)), nil
 }
 
 // config is a machine's configuration: fixed addresses, and routes to all others. Clients need no credentials; user

@@ -41,6 +41,37 @@ func fakeFleet(t *testing.T) fleetConfig {
 	}
 }
 
+// Kept disks of another image are told of; new ones are of the image.
+func TestFleetTellsOfAnotherImage(t *testing.T) {
+	c := fakeFleet(t)
+	others := func() []string {
+		t.Helper()
+		f, err := newFleet(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.close(); err != nil {
+			t.Fatal(err)
+		}
+		return f.other
+	}
+	for range 2 {
+		if got := others(); len(got) > 0 {
+			t.Fatalf("%q are said to be of another image", got)
+		}
+	}
+	if err := image.WriteDisk(c.Image, c.Board, map[string][]byte{"/EFI/Linux/millrace_2.efi": []byte("MZ")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(others(), " "); got != "n1 n2 r1" {
+		t.Errorf("%q are of another image, want all", got)
+	}
+	c.Fresh = true
+	if got := others(); len(got) > 0 {
+		t.Errorf("new disks of %q are said to be of another image", got)
+	}
+}
+
 func TestNewFleet(t *testing.T) {
 	c := fakeFleet(t)
 	c.UpdateKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public().(ed25519.PublicKey)

@@ -80,6 +80,11 @@ func keepFleet(ctx context.Context, restore func(), c fleetConfig, parallel int,
 	var wg sync.WaitGroup
 	wg.Go(func() { ctl.serve(ctx, l) })
 
+	if len(f.other) > 0 {
+		fmt.Fprintf(w, "The disks of %s in %s are of an earlier time and go on as they are: with its image, or what it was updated to, and its\n"+
+			"configuration, not %s. -fresh makes new ones and deletes what is stored (make run FRESH=1).\n",
+			strings.Join(f.other, ", "), c.Dir, c.Image)
+	}
 	began := time.Now()
 	err = start(ctx, f.machines, parallel)
 	if err == nil {
