@@ -143,7 +143,7 @@ func (g *Group) resume(at place) {
 	g.answerIncoming(haveResume)
 }
 
-// lacking is the place before which this replica has everything, whether received or not: machine's objects, and
+// lacking is the place before which this replica has everything, received or not: the machine's objects, and
 // what is needed of the entries that it has applied, as an entry's needed parts only become fewer (Retainer).
 // Zero: it does not know, or has nothing.
 func (g *Group) lacking() place {
@@ -151,19 +151,25 @@ func (g *Group) lacking() place {
 	if c.durable.compare(place{phaseState, uint64(c.snap.Count), 0}) < 0 {
 		return place{} // of the objects
 	}
+	switch n := c.present(g); {
+	case n < len(c.keys) && n > 0:
+		return place{phaseObjects, uint64(n), 0}
+	case n == len(c.keys) && g.applied > 0:
+		return place{phaseEntries, g.applied + 1, 0}
+	}
+	return place{}
+}
+
+// present is how many of the machine's objects are there, up to the first that is not.
+func (c *incoming) present(g *Group) (n int) {
 	keys := g.host.snapshots.ObjectKeys(g.log)
-	for n, key := range c.keys {
-		if _, ok := slices.BinarySearch(keys, key); !ok {
-			if n == 0 {
-				return place{}
-			}
-			return place{phaseObjects, uint64(n), 0}
+	for n < len(c.keys) {
+		if _, ok := slices.BinarySearch(keys, c.keys[n]); !ok {
+			break
 		}
+		n++
 	}
-	if g.applied == 0 {
-		return place{}
-	}
-	return place{phaseEntries, g.applied + 1, 0}
+	return n
 }
 
 // discardIncoming forgets what was received.
@@ -420,14 +426,9 @@ func (g *Group) resumeIncoming(own []uint64) error {
 		if c.keys, err = decodeManifest(data); err != nil {
 			return err
 		}
-		keys, n := store.ObjectKeys(g.log), uint64(0)
-		for ; n < uint64(len(c.keys)); n++ {
-			if _, ok := slices.BinarySearch(keys, c.keys[n]); !ok {
-				break
-			}
-		}
-		c.durable = place{phaseObjects, n, 0}
-		if n == uint64(len(c.keys)) && noted.phase == phaseEntries {
+		n := c.present(g)
+		c.durable = place{phaseObjects, uint64(n), 0}
+		if n == len(c.keys) && noted.phase == phaseEntries {
 			c.durable = noted
 		}
 	}

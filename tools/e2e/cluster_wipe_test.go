@@ -100,17 +100,7 @@ func (c *testCluster) rejoined(n *cluster.Node) {
 	c.must(err)
 	defer nc.Close()
 	for _, stream := range []string{ordersStream, queueStream, "KV_" + bucketName} {
-		waitFor(c.t, healthLimit, n.Name+" as the leader of "+stream, func() bool {
-			info, err := workload.Info(c.t.Context(), nc, stream)
-			if err != nil || info.Cluster == nil {
-				return false
-			}
-			if info.Cluster.Leader == n.Name {
-				return true
-			}
-			leader, err := workload.StepDown(c.t.Context(), nc, stream, n.Name)
-			return err == nil && leader == n.Name
-		})
+		c.leads(nc, stream, n)
 	}
 	c.healthy()
 }
