@@ -173,6 +173,17 @@ func TestPluginVerbsWithoutServer(t *testing.T) {
 	if code != exitFailure || !strings.Contains(stderr, "does not serve plugins for this account") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
+	conn := servicetest.Connect(t, url)
+	if _, err := conn.Subscribe(service.APIPrefix+">", func(*nats.Msg) {}); err != nil { // takes the request and is silent
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr = millrace(t, nil, "", "plugin", "rm", "-s", url, "-timeout", "100ms", "upper")
+	if code != exitFailure || !strings.Contains(stderr, "within 100ms; it may be done all the same") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
 	code, _, stderr = millrace(t, nil, "", "plugin", "ls", "-s", "nats://127.0.0.1:1")
 	if code != exitFailure || !strings.Contains(stderr, "connect to nats://127.0.0.1:1: ") {
 		t.Errorf("exit code %d: %s", code, stderr)

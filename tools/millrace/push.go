@@ -81,7 +81,10 @@ func (s *server) upload(ctx context.Context, conn *nats.Conn, digest string, was
 	if info, err := store.GetInfo(ctx, digest); err == nil && info.Size == uint64(len(wasm)) {
 		return nil
 	}
-	if _, err := store.PutBytes(ctx, digest, wasm); err != nil {
+	switch _, err := store.PutBytes(ctx, digest, wasm); {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%d bytes are not uploaded to object store %s within %v; -timeout waits longer", len(wasm), service.ModuleBucket, s.timeout)
+	case err != nil:
 		return fmt.Errorf("upload module to object store %s: %w", service.ModuleBucket, err)
 	}
 	return nil
