@@ -4,7 +4,7 @@ package journal
 // encoded by run in no time.
 const aheadBytes = 64 << 10
 
-// aheadLoop encodes the next batch while run syncs one. It writes nothing: of batch n+1 nothing reaches the
+// aheadLoop encodes and seals the next batch while run syncs one. It writes nothing: of batch n+1 nothing reaches the
 // disk before the sync of batch n returned.
 func (l *Log) aheadLoop() {
 	for l.await(l.ahead, nil) {
@@ -17,11 +17,12 @@ func (l *Log) aheadLocked() bool {
 	return l.fill.urgent && l.fill.bytes >= aheadBytes && l.syncing.Load()
 }
 
-// sync makes a batch that was written durable, and lets aheadLoop encode meanwhile.
-func (l *Log) sync(s *segment) error {
+// sync makes batch lsn, which was written, durable, and lets aheadLoop encode meanwhile.
+func (l *Log) sync(s *segment, lsn uint64) error {
 	if l.cfg.Manual {
 		return s.file.SyncData()
 	}
+	l.synced = lsn
 	l.syncing.Store(true)
 	l.mu.RLock()
 	ahead := l.writer.nextItem < len(l.flight.items) || l.aheadLocked()
@@ -36,7 +37,7 @@ func (l *Log) sync(s *segment) error {
 	return err
 }
 
-// encodeAhead encodes what is queued, as long as a batch is synced, and as far as it joins the next one in
+// encodeAhead encodes and seals what is queued, as long as a batch is synced, and as far as it joins the next one in
 // the same segment whole.
 func (l *Log) encodeAhead() {
 	l.hand.Lock()
@@ -57,5 +58,6 @@ func (l *Log) encodeAhead() {
 		}
 		l.next.foot += it.foot
 		w.encode(l.next, it)
+		l.next.seal(l.synced + 1)
 	}
 }

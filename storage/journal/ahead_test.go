@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,10 +15,24 @@ import (
 	"millrace/storage/vfs"
 )
 
-// lockedCatalog is a memCatalog for a log with goroutines.
+// lockedCatalog is a memCatalog for a log with goroutines, and its KeyStore.
 type lockedCatalog struct {
 	mu sync.Mutex
 	memCatalog
+	key []byte
+}
+
+func (c *lockedCatalog) Key() ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.key, nil
+}
+
+func (c *lockedCatalog) PutKey(value []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.key = value
+	return nil
 }
 
 func (c *lockedCatalog) PutSegment(id uint32, v []byte) error {
@@ -50,9 +65,10 @@ type heldLog struct {
 	fatal   chan error
 }
 
-func newHeldLog(t *testing.T) *heldLog {
+func newHeldLog(t *testing.T, key []byte) *heldLog {
 	h := &heldLog{mem: vfs.NewMem(), release: make(chan error), done: make(chan string, 3), fatal: make(chan error, 1)}
-	h.cfg = Config{FS: h.mem, Dir: "/j", Catalog: &lockedCatalog{memCatalog: memCatalog{}}, SegmentBytes: 4 << 20,
+	catalog := &lockedCatalog{memCatalog: memCatalog{}}
+	h.cfg = Config{FS: h.mem, Dir: "/j", Catalog: catalog, SegmentBytes: 4 << 20, Key: key, Keys: catalog,
 		OnFatal: func(err error) { h.fatal <- err }}
 	var err error
 	if h.Log, err = Open(h.cfg); err != nil {
@@ -80,7 +96,7 @@ func newHeldLog(t *testing.T) *heldLog {
 	await(t, "the next batch is encoded", func() bool {
 		h.hand.Lock()
 		defer h.hand.Unlock()
-		return h.next.count == 1
+		return h.next.count == 1 && h.next.sealed > 0
 	})
 	h.append("small", 3, 100)
 	return h
@@ -109,7 +125,8 @@ func (h *heldLog) checkLog(t *testing.T, disk *vfs.Mem, last uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.FS, cfg.Catalog = disk, &lockedCatalog{memCatalog: stored}
+	catalog := &lockedCatalog{memCatalog: stored, key: cfg.Catalog.(*lockedCatalog).key}
+	cfg.FS, cfg.Catalog, cfg.Keys = disk, catalog, catalog
 	l, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +152,12 @@ func (h *heldLog) checkLog(t *testing.T, disk *vfs.Mem, last uint64) {
 // While a batch is synced the next one is encoded, and not written: a crash leaves nothing of it, whatever
 // it leaves of the batch that is synced. What came since then joins it.
 func TestNextBatchIsEncodedAheadAndNotWritten(t *testing.T) {
-	h := newHeldLog(t)
+	t.Run("plain", func(t *testing.T) { testNextBatch(t, nil) })
+	t.Run("encrypted", func(t *testing.T) { testNextBatch(t, bytes.Repeat([]byte{7}, KeyBytes)) })
+}
+
+func testNextBatch(t *testing.T, key []byte) {
+	h := newHeldLog(t, key)
 	for seed := range uint64(8) {
 		h.checkLog(t, h.mem.Crash(vfs.KeepUnsynced, seed), 1)
 		h.checkLog(t, h.mem.Crash(vfs.LoseUnsynced, seed), 0)
@@ -163,11 +185,31 @@ func TestNextBatchIsEncodedAheadAndNotWritten(t *testing.T) {
 	}
 	h.mem.SetHook(nil)
 	h.checkLog(t, h.mem, 3)
+	f, err := h.mem.Open(segmentPath(h.cfg.Dir, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	area := make([]byte, 64*blockBytes)
+	if err := readFull(f, area, dataOffset); err != nil {
+		t.Fatal(err)
+	}
+	before, last := uint64(0), uint64(0)
+	for sector := range slices.Chunk(area, sectorBytes) {
+		if lsn := le.Uint64(sector[contentBytes:]); lsn != 0 {
+			before, last = last, lsn
+		}
+		if last < before {
+			t.Fatalf("a sector of batch %d stands behind one of batch %d", last, before)
+		}
+	}
+	if last != 2 {
+		t.Errorf("the last sector is of batch %d, want 2", last)
+	}
 }
 
 // A failed sync ends the log with a batch encoded ahead as without.
 func TestFailedSyncDropsTheBatchEncodedAhead(t *testing.T) {
-	h := newHeldLog(t)
+	h := newHeldLog(t, nil)
 	broken := errors.New("broken")
 	h.release <- broken
 	if err := <-h.fatal; !errors.Is(err, broken) {

@@ -250,6 +250,9 @@ func newBareFile(b *testing.B, size int64) *bareFile {
 		}
 	})
 	data := make([]byte, 8<<20)
+	for i := range data {
+		data[i] = byte(i*7 + 1)
+	}
 	for off := int64(0); off < size; off += int64(len(data)) {
 		if _, err := f.WriteAt(data, off); err != nil {
 			b.Fatal(err)

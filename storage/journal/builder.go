@@ -1,6 +1,9 @@
 package journal
 
-import "slices"
+import (
+	"hash/crc32"
+	"slices"
+)
 
 const (
 	// maxBatchBytes bounds a batch of several writes, so that the first of them does not wait long.
@@ -11,14 +14,17 @@ const (
 
 // builder encodes a batch.
 type builder struct {
-	buf   []byte
-	seg   *segment
-	off   int64 // where in the segment it goes
-	count uint32
-	foot  int // what the records take in the segment's footer at most
-	owed  int // what those of the batch before take there, until they count in segment.foot
-	added []added
-	rows  []row // of all ENTRY records, in the batch
+	buf    []byte // sectors, which hold the content
+	size   int    // of the content
+	sealed int    // bytes of buf that are sealed, but the first sector; 0: none
+	seg    *segment
+	off    int64 // where in the segment it goes
+	count  uint32
+	foot   int // what the records take in the segment's footer at most
+	owed   int // what those of the batch before take there, until they count in segment.foot
+	added  []added
+	rows   []row // of all ENTRY records, in the batch
+	head   [recordBytes]byte
 }
 
 // added is a record of a batch that is not durable yet, or ENTRY records of one group and term that follow
@@ -48,7 +54,7 @@ func (b *builder) start(s *segment, off int64, owed int) {
 	if b.buf == nil {
 		b.buf = make([]byte, 0, 64<<10)
 	}
-	b.buf = b.buf[:batchBytes]
+	b.buf, b.size, b.sealed = b.buf[:sectorBytes], batchBytes, 0
 	b.seg, b.off, b.count, b.foot, b.owed = s, off, 0, 0, owed
 	clear(b.added)
 	b.added, b.rows = b.added[:0], b.rows[:0]
@@ -57,20 +63,19 @@ func (b *builder) start(s *segment, off int64, owed int) {
 // fits reports whether records of n bytes, which take foot bytes in the footer, may join. One write of
 // any size may be alone in a batch, if the segment has the room. That for the footer stays free.
 func (b *builder) fits(n, foot int) bool {
-	if b.count > 0 && len(b.buf)+n > maxBatchBytes {
+	if b.count > 0 && b.size+n > maxBatchBytes {
 		return false
 	}
-	end := b.off + int64(b.seg.file.padded(len(b.buf)+n))
+	end := b.off + int64(b.seg.file.padded(b.size+n))
 	return end+int64(footRoom(b.seg.foot+b.owed+b.foot+foot)) <= b.seg.capacity
 }
 
 // add encodes a record that is not an ENTRY, with a payload in one or two parts.
 func (b *builder) add(h recordHeader, data []byte, more ...byte) {
-	at := len(b.buf)
 	b.grow(recordSize(len(data) + len(more)))
-	h.encodeRecord(b.buf[at:], data, more, b.seg.seed)
+	a := added{off: b.put(&h, data, more)}
+	a.recordHeader = h
 	b.count++
-	a := added{recordHeader: h, off: uint32(at + recordBytes)}
 	copy(a.small[:], data)
 	b.added = append(b.added, a)
 }
@@ -81,7 +86,6 @@ func (b *builder) addEntries(entries []queued) {
 	for i := range entries {
 		n += recordSize(len(entries[i].Data))
 	}
-	at := len(b.buf)
 	b.grow(n)
 	b.count += uint32(len(entries))
 	b.rows = slices.Grow(b.rows, len(entries))
@@ -89,15 +93,39 @@ func (b *builder) addEntries(entries []queued) {
 	for i := range entries {
 		e := &entries[i]
 		h.entryType, h.group, h.index, h.term = e.Type, e.group.id, e.Index, e.Term
-		size := h.encodeRecord(b.buf[at:], e.Data, nil, b.seg.seed)
-		b.rows = append(b.rows, row{uint32(at + recordBytes), h.length})
+		off := b.put(&h, e.Data, nil)
+		b.rows = append(b.rows, row{off, h.length})
 		if last := len(b.added) - 1; last >= 0 && b.added[last].follows(&h) {
 			b.added[last].entries++
 		} else {
 			b.added = append(b.added, added{recordHeader: h, entries: 1})
 		}
-		at += size
 	}
+}
+
+// put encodes a record, of which it sets length and checksum, behind what is there, and returns where its payload
+// stands. There is room.
+func (b *builder) put(h *recordHeader, data, more []byte) (off uint32) {
+	h.length = uint32(len(data) + len(more))
+	h.payload = crc32.Update(b.seg.seed, castagnoli, data)
+	if len(more) > 0 {
+		h.payload = crc32.Update(h.payload, castagnoli, more)
+	}
+	at, size := b.size, recordSize(int(h.length))
+	b.size += size
+	if room := b.buf[at/contentBytes*sectorBytes:][:contentBytes][at%contentBytes:]; size <= len(room) {
+		h.encode(room, b.seg.seed)
+		n := recordBytes + copy(room[recordBytes:], data)
+		n += copy(room[n:], more)
+		clear(room[n:size])
+	} else {
+		h.encode(b.head[:], b.seg.seed)
+		n := spread(b.buf, at, b.head[:])
+		n = spread(b.buf, n, data)
+		n = spread(b.buf, n, more)
+		spread(b.buf, n, zeros[:b.size-n])
+	}
+	return uint32(at + recordBytes)
 }
 
 // follows reports whether an ENTRY record is the next one of those that a stands for.
@@ -134,25 +162,37 @@ func (b *builder) addBlob(g *group, from *blob) {
 	b.added[len(b.added)-1].blob = from
 }
 
-// grow lengthens the batch by n bytes, and keeps room for the trailers of its sectors.
+// grow makes room for n bytes of content more.
 func (b *builder) grow(n int) {
-	need := len(b.buf) + n
-	if most := need + need/16 + 2*blockBytes; most > cap(b.buf) {
-		buf := make([]byte, len(b.buf), alignUp(max(most, 2*cap(b.buf)), blockBytes))
+	need := (b.size + n + contentBytes - 1) / contentBytes * sectorBytes
+	if need > cap(b.buf) {
+		buf := make([]byte, len(b.buf), alignUp(max(need, 2*cap(b.buf)), blockBytes))
 		copy(buf, b.buf)
 		b.buf = buf
 	}
 	b.buf = b.buf[:need]
 }
 
-// finish completes the batch and returns its bytes, padded and with room for its sectors behind them,
-// and what the next batch has to follow.
+// seal seals the sectors that are full, but the first, in which the header of the batch is missing.
+func (b *builder) seal(lsn uint64) {
+	from, to := max(b.sealed, sectorBytes), b.size/contentBytes*sectorBytes
+	if from < to {
+		b.seg.file.seal(b.buf[from:to], b.seg.file.physical(b.off)+int64(from), lsn)
+		b.sealed = to
+	}
+}
+
+// finish completes the batch and returns its blocks, which are to be sealed as far as they are not, and what the next batch has to follow.
 func (b *builder) finish(last link) ([]byte, link) {
-	h := batchHeader{count: b.count, lsn: last.lsn + 1, length: uint32(len(b.buf)), prev: last.crc,
+	h := batchHeader{count: b.count, lsn: last.lsn + 1, length: uint32(b.size), prev: last.crc,
 		body: bodySum(b.seg.seed, b.count)}
 	h.encode(b.buf, b.seg.seed)
-	n := len(b.buf)
-	b.grow(b.seg.file.padded(n) - n)
-	clear(b.buf[n:])
+	pad := b.seg.file.padded(b.size) - b.size
+	b.grow(pad)
+	spread(b.buf, b.size, zeros[:pad])
+	b.size += pad
 	return b.buf, link{h.lsn, h.crc}
 }
+
+// zeros fill a block.
+var zeros [blockBytes]byte

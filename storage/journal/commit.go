@@ -320,11 +320,11 @@ func (w *writer) flush() error {
 		if s.last.lsn == 0 {
 			s.file.first = last.lsn
 		}
-		if err := s.file.write(buf[:cap(buf)], len(buf), b.off, last.lsn); err != nil {
+		if err := s.file.write(buf, b.sealed, b.off, last.lsn); err != nil {
 			return fmt.Errorf("write batch %d to %s at offset %d: %w", last.lsn, s.file.Name(), s.physical(b.off), err)
 		}
-		l.next.start(s, b.off+int64(len(buf)), b.foot)
-		if err := l.sync(s); err != nil {
+		l.next.start(s, b.off+int64(b.size), b.foot)
+		if err := l.sync(s, last.lsn); err != nil {
 			return fmt.Errorf("sync batch %d of %s: %w", last.lsn, s.file.Name(), err)
 		}
 		l.batch, l.next = l.next, b

@@ -26,7 +26,7 @@ func BenchmarkEncode(b *testing.B) {
 				batch.start(s, s.end, 0)
 				batch.addEntries(entries)
 				buf, _ := batch.finish(link{})
-				s.file.sealSectors(buf[:len(buf)/contentBytes*sectorBytes], dataOffset, 1)
+				s.file.seal(buf, dataOffset, 1)
 			}
 		})
 	}

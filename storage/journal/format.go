@@ -358,19 +358,6 @@ type recordHeader struct {
 	payload   uint32 // checksum
 }
 
-// encodeRecord encodes a record with its payload, of which it sets length and checksum, to the start of b
-// and returns its size.
-func (h *recordHeader) encodeRecord(b, data, more []byte, seed uint32) int {
-	h.length = uint32(len(data) + len(more))
-	h.payload = crc32.Update(crc32.Update(seed, castagnoli, data), castagnoli, more)
-	h.encode(b, seed)
-	size := recordSize(int(h.length))
-	n := copy(b[recordBytes:size], data)
-	n += copy(b[recordBytes+n:size], more)
-	clear(b[recordBytes+n : size])
-	return size
-}
-
 func (h *recordHeader) encode(b []byte, seed uint32) {
 	b[0], b[1], b[2], b[3] = byte(h.kind), h.entryType, 0, 0
 	le.PutUint32(b[4:], h.length)

@@ -47,8 +47,8 @@ func (c fuzzCase) image() []byte {
 			} else if !isZero(contents[off : off+n]) {
 				at := file.physical(int64(dataOffset + off))
 				sectors := image[at:][:n/contentBytes*sectorBytes]
-				copy(sectors, contents[off:off+n])
-				file.sealSectors(sectors, at, max(prev.lsn, 1))
+				spread(sectors, 0, contents[off:off+n])
+				file.seal(sectors, at, max(prev.lsn, 1))
 			}
 			off += n
 		}

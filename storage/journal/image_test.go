@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"slices"
 	"sync"
 
 	"millrace/storage/vfs"
@@ -42,16 +43,15 @@ func buildImage(h header, k keys, batches ...func(*builder)) ([]byte, error) {
 		b.start(s, s.end, 0)
 		add(b)
 		buf, last := b.finish(prev)
-		n := len(buf)
 		if h.version == version1 {
-			_, err = raw.WriteAt(buf, s.end)
+			_, err = raw.WriteAt(contentOf(buf)[:b.size], s.end)
 		} else {
-			err = s.file.write(buf[:cap(buf)], n, s.end, last.lsn)
+			err = s.file.write(buf, 0, s.end, last.lsn)
 		}
 		if err != nil {
 			return nil, err
 		}
-		s.end += int64(n)
+		s.end += int64(b.size)
 		prev = last
 	}
 	if err := s.mark(max(prev.lsn, 1) - 1); err != nil {
@@ -60,6 +60,21 @@ func buildImage(h header, k keys, batches ...func(*builder)) ([]byte, error) {
 	out := make([]byte, h.size)
 	_, err = raw.ReadAt(out, 0)
 	return out, errors.Join(err, raw.Close())
+}
+
+// inSectors returns sectors that hold the content, not sealed.
+func inSectors(content []byte) []byte {
+	b := make([]byte, (len(content)+contentBytes-1)/contentBytes*sectorBytes)
+	spread(b, 0, content)
+	return b
+}
+
+// contentOf returns what sectors hold, which are not encrypted.
+func contentOf(sectors []byte) (content []byte) {
+	for s := range slices.Chunk(sectors, sectorBytes) {
+		content = append(content, s[:contentBytes]...)
+	}
+	return content
 }
 
 // mustImage is buildImage for tests that have no way to fail it.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"slices"
 	"sync"
 
 	"golang.org/x/crypto/xts"
@@ -174,72 +173,75 @@ func (f *sectorFile) verify(b []byte, at int64) error {
 	return &CorruptError{File: f.Name(), Offset: at, Reason: reason}
 }
 
-// sealSectors turns the content at the start of buf, which is blocks long, into the sectors that fill
-// it, in place, as batch lsn writes them at a physical offset.
-func (f *sectorFile) sealSectors(buf []byte, at int64, lsn uint64) {
-	n := len(buf) / sectorBytes
-	if f.cipher == nil || len(buf) < bothBytes {
-		f.seal(buf, buf, 0, n, at, lsn)
-		return
+// spread puts p behind the first n bytes of content in buf, which is sectors without their trailers, and returns how
+// many there are then.
+func spread(buf []byte, n int, p []byte) int {
+	for at, skip := n/contentBytes*sectorBytes, n%contentBytes; len(p) > 0; at, skip = at+sectorBytes, 0 {
+		c := copy(buf[at+skip:at+contentBytes], p)
+		n, p = n+c, p[c:]
 	}
-	// The lower half ends where the content of the first sectors of the upper one stands.
-	half := n / 2
-	shared := half + half*trailerBytes/contentBytes + 1
-	content := slices.Clone(buf[half*contentBytes : shared*contentBytes])
-	both(func() {
-		f.seal(buf, buf, shared, n, at, lsn)
-		f.seal(buf[half*sectorBytes:], content, 0, shared-half, at+int64(half)*sectorBytes, lsn)
-	}, func() {
-		f.seal(buf, buf, 0, half, at, lsn)
-	})
+	return n
 }
 
-// seal seals sectors first to end of those of buf, whose contents stand in content, one after the other. It
-// begins with the last, so that buf may be the same: no content is overwritten.
-func (f *sectorFile) seal(buf, content []byte, first, end int, at int64, lsn uint64) {
-	for i := end - 1; i >= first; i-- {
-		b := buf[i*sectorBytes:][:sectorBytes]
-		copy(b, content[i*contentBytes:][:contentBytes])
-		number := uint32(at/sectorBytes) + uint32(i)
+// seal turns the sectors of buf, which hold their content, into those that batch lsn writes at a physical offset:
+// it encrypts them, and writes their trailers.
+func (f *sectorFile) seal(buf []byte, at int64, lsn uint64) {
+	if half := len(buf) / 2 &^ (sectorBytes - 1); f.cipher != nil && len(buf) >= bothBytes {
+		both(func() { f.sealPart(buf[half:], at+int64(half), lsn) }, func() { f.sealPart(buf[:half], at, lsn) })
+		return
+	}
+	f.sealPart(buf, at, lsn)
+}
+
+func (f *sectorFile) sealPart(buf []byte, at int64, lsn uint64) {
+	for number := uint32(at / sectorBytes); len(buf) > 0; number++ {
+		b := buf[:sectorBytes]
 		if f.cipher != nil {
 			f.cipher.Encrypt(b[:contentBytes], b[:contentBytes], uint64(number))
 		}
 		le.PutUint64(b[contentBytes:], lsn)
 		le.PutUint32(b[contentBytes+8:], sectorSum(f.seed, number, b))
 		le.PutUint32(b[contentBytes+12:], 0)
+		buf = buf[sectorBytes:]
 	}
 }
 
 const (
-	// earlyBytes is from how much on a batch is written in pieces that the disk may begin with.
-	earlyBytes = 256 << 10
-	// pieceBytes is the size of a piece. Pages of one write of 2 MiB and more take two to three times as long as
-	// those of smaller ones (ext4, Linux 6.18).
-	pieceBytes = 256 << 10
+	// earlyBytes is from how much on a batch is written in pieces, at least two, that the disk may begin with.
+	earlyBytes = 384 << 10
+	// pieceBytes is about the size of a piece of more than two. More of them cost more than the disk gains by beginning
+	// earlier. Pages of one write of 2 MiB and more take two to three times as long as those of smaller ones (ext4,
+	// Linux 6.18).
+	pieceBytes = 512 << 10
 )
 
-// write writes a batch at off, the start of a block. buf begins with the batch, n bytes and a multiple of the
-// block's content, has room for the sectors, and is used up. What stands in a recycled file behind it stays. Only
-// version 2 is written. It is one pwrite, but for a large batch, of which the disk has a piece while the next one
-// is sealed; the last piece first, as no content is overwritten that way.
-func (f *sectorFile) write(buf []byte, n int, off int64, lsn uint64) error {
-	buf = buf[:n/contentBytes*sectorBytes]
+// write writes a batch at off, the start of a block. buf holds its content, whole blocks of it, and is sealed where it is
+// not: the first sector, and what stands behind sealed bytes (0: all of it). What stands in a recycled file behind it
+// stays. Only version 2 is written. It is one pwrite, but for a large batch, of which the disk has a piece while the
+// next one is sealed.
+func (f *sectorFile) write(buf []byte, sealed int, off int64, lsn uint64) error {
 	at := f.physical(off)
-	if len(buf) < earlyBytes || f.cipher != nil {
-		f.sealSectors(buf, at, lsn)
-		_, err := f.raw.WriteAt(buf, at)
-		return err
+	pieces := 1
+	if len(buf) >= earlyBytes {
+		pieces = max(len(buf)/pieceBytes, 2)
 	}
-	for end := len(buf); end > 0; {
-		first := max(end-pieceBytes, 0)
-		f.seal(buf, buf, first/sectorBytes, end/sectorBytes, at, lsn)
-		if _, err := f.raw.WriteAt(buf[first:end], at+int64(first)); err != nil {
+	size := (len(buf)/pieces + blockBytes - 1) / blockBytes * blockBytes
+	if sealed > 0 {
+		f.seal(buf[:sectorBytes], at, lsn)
+	}
+	for from := 0; from < len(buf); from += size {
+		to := min(from+size, len(buf))
+		if first := max(from, sealed); first < to {
+			f.seal(buf[first:to], at+int64(first), lsn)
+		}
+		if _, err := f.raw.WriteAt(buf[from:to], at+int64(from)); err != nil {
 			return err
 		}
-		if err := f.raw.StartWrite(at+int64(first), int64(end-first)); err != nil {
-			return err
+		if to < len(buf) { // with the last piece the sync begins
+			if err := f.raw.StartWrite(at+int64(from), int64(size)); err != nil {
+				return err
+			}
 		}
-		end = first
 	}
 	return nil
 }

@@ -63,10 +63,8 @@ func TestSectorFileReadsWhatWasWritten(t *testing.T) {
 			for i := range n {
 				want[end+int64(i)] = byte(rnd.Uint32())
 			}
-			buf := make([]byte, n/contentBytes*sectorBytes)
-			copy(buf, want[end:][:n])
 			lsn++
-			if err := f.write(buf, n, end, lsn); err != nil {
+			if err := f.write(inSectors(want[end:][:n]), 0, end, lsn); err != nil {
 				t.Fatal(err)
 			}
 			end += int64(n)
@@ -126,9 +124,8 @@ func TestSectorsAreEncryptedForTheirSegment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := make([]byte, blockBytes)
-		copy(b, content)
-		newSectorFile(h, nil, c).sealSectors(b, at, 1)
+		b := inSectors(content)
+		newSectorFile(h, nil, c).seal(b, at, 1)
 		return b[:contentBytes]
 	}
 	base := seal(one, dataOffset)
@@ -155,8 +152,7 @@ func recycled(t *testing.T, k keys, h header) (image []byte, start, end int64) {
 	old := h
 	old.id, old.salt = 9, 99
 	_, f := openSectors(t, old, k)
-	n := int(f.logical(h.size)) - dataOffset
-	if err := f.write(make([]byte, h.size), n, dataOffset, 1); err != nil {
+	if err := f.write(make([]byte, h.size-dataOffset), 0, dataOffset, 1); err != nil {
 		t.Fatal(err)
 	}
 	c, err := k.segmentCipher(h)
@@ -172,12 +168,11 @@ func recycled(t *testing.T, k keys, h header) (image []byte, start, end int64) {
 		b.start(s, s.end, 0)
 		b.add(entryRecord(1, uint64(i+1)), bytes.Repeat([]byte{byte(i + 1)}, n))
 		buf, last := b.finish(prev)
-		n := len(buf)
-		if err := s.file.write(buf[:cap(buf)], n, s.end, last.lsn); err != nil {
+		if err := s.file.write(buf, 0, s.end, last.lsn); err != nil {
 			t.Fatal(err)
 		}
 		start = s.physical(s.end)
-		s.end += int64(n)
+		s.end += int64(b.size)
 		prev = last
 	}
 	image = make([]byte, h.size)
@@ -249,7 +244,7 @@ func TestTailTellsTornFromCorrupt(t *testing.T) {
 					old(i)
 				}
 				f := newSectorFile(plain, bytesFile{}, nil)
-				f.sealSectors(image[end:][:blockBytes], end, 4)
+				f.seal(image[end:][:blockBytes], end, 4)
 			}},
 	} {
 		for _, kind := range []string{"recycled", "fresh"} {
@@ -258,7 +253,7 @@ func TestTailTellsTornFromCorrupt(t *testing.T) {
 				f := newSectorFile(plain, bytesFile{}, nil)
 				b := make([]byte, sectorBytes)
 				at := start + i*sectorBytes
-				f.sealSectors(b, at, 1)
+				f.seal(b, at, 1)
 				copy(image[at:], b)
 			}
 			if kind == "fresh" {
@@ -327,7 +322,7 @@ func TestWriteOfSectorsDoesNotAllocate(t *testing.T) {
 	k := testKeys(t)
 	_, f := openSectors(t, imageHeader(version2), k)
 	buf := make([]byte, 8*blockBytes)
-	if n := testing.AllocsPerRun(100, func() { f.sealSectors(buf, dataOffset, 1) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { f.seal(buf, dataOffset, 1) }); n > 0 {
 		t.Errorf("sealing sectors allocates %v times", n)
 	}
 	f.raw = bytesFile{ReaderAt: bytes.NewReader(append(make([]byte, dataOffset), buf...))}
@@ -350,12 +345,12 @@ func BenchmarkSectors(b *testing.B) {
 		b.Run("seal/"+name, func(b *testing.B) {
 			b.SetBytes(1 << 20)
 			for b.Loop() {
-				f.sealSectors(buf, dataOffset, 1)
+				f.seal(buf, dataOffset, 1)
 			}
 		})
 		image := make([]byte, dataOffset+1<<20)
 		copy(image[dataOffset:], buf)
-		f.sealSectors(image[dataOffset:], dataOffset, 1)
+		f.seal(image[dataOffset:], dataOffset, 1)
 		f.raw = bytesFile{ReaderAt: bytes.NewReader(image)}
 		for _, n := range []int{128, 64 << 10} {
 			p := make([]byte, n)
@@ -372,7 +367,7 @@ func BenchmarkSectors(b *testing.B) {
 }
 
 // Two processors encrypt a batch as one does.
-func TestSealSectorsOnTwoProcessors(t *testing.T) {
+func TestSealOnTwoProcessors(t *testing.T) {
 	k := testKeys(t)
 	h := encrypted(k)
 	c, err := k.segmentCipher(h)
@@ -381,15 +376,12 @@ func TestSealSectorsOnTwoProcessors(t *testing.T) {
 	}
 	f := newSectorFile(h, nil, c)
 	for _, blocks := range []int{1, bothBytes/blockBytes - 1, bothBytes / blockBytes, bothBytes/blockBytes + 1, 517} {
-		n := blocks * blockBytes / sectorBytes
-		content := make([]byte, n*contentBytes)
-		rand.NewChaCha8([32]byte{byte(blocks)}).Read(content)
+		want := make([]byte, blocks*blockBytes)
+		rand.NewChaCha8([32]byte{byte(blocks)}).Read(want)
+		got := bytes.Clone(want)
 		at := dataOffset + int64(blocks)*blockBytes
-		want := make([]byte, n*sectorBytes)
-		f.seal(want, content, 0, n, at, 7)
-		got := make([]byte, n*sectorBytes)
-		copy(got, content)
-		f.sealSectors(got, at, 7)
+		f.sealPart(want, at, 7)
+		f.seal(got, at, 7)
 		if !bytes.Equal(got, want) {
 			t.Errorf("%d blocks are not the sectors of their content", blocks)
 		}
@@ -399,19 +391,19 @@ func TestSealSectorsOnTwoProcessors(t *testing.T) {
 // A batch that is written in pieces has the same bytes as one that is sealed as a whole, whatever its length.
 func TestLargeBatchIsWrittenInPieces(t *testing.T) {
 	const batch = 7
-	for _, blocks := range []int{earlyBytes/blockBytes - 1, earlyBytes / blockBytes, earlyBytes/blockBytes + 1, 3 * earlyBytes / blockBytes / 2} {
+	const piece = pieceBytes / blockBytes
+	const early = earlyBytes / blockBytes
+	for _, blocks := range []int{1, early - 1, early, early + 1, piece, 2*piece + 1, 3*piece - 1, 3 * piece, 9*piece/2 + 1} {
 		h := imageHeader(version2)
 		h.size = dataOffset + int64(blocks+2)*blockBytes
 		_, f := openSectors(t, h, testKeys(t))
-		content := make([]byte, blocks*blockContent)
-		rand.NewChaCha8([32]byte{byte(blocks)}).Read(content)
+		want := make([]byte, blocks*blockBytes)
+		rand.NewChaCha8([32]byte{byte(blocks)}).Read(want)
+		buf := bytes.Clone(want)
 		off := int64(dataOffset + blockContent)
 		at := f.physical(off)
-		want := make([]byte, blocks*blockBytes)
-		f.seal(want, content, 0, len(want)/sectorBytes, at, batch)
-		buf := make([]byte, len(want))
-		copy(buf, content)
-		if err := f.write(buf, len(content), off, batch); err != nil {
+		f.seal(want, at, batch)
+		if err := f.write(buf, 0, off, batch); err != nil {
 			t.Fatal(err)
 		}
 		got := make([]byte, h.size)
