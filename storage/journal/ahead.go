@@ -17,12 +17,11 @@ func (l *Log) aheadLocked() bool {
 	return l.fill.urgent && l.fill.bytes >= aheadBytes && l.syncing.Load()
 }
 
-// sync makes batch lsn, which was written, durable, and lets aheadLoop encode meanwhile.
-func (l *Log) sync(s *segment, lsn uint64) error {
+// sync makes the batch after latest, which was written, durable, and lets aheadLoop encode meanwhile.
+func (l *Log) sync(s *segment) error {
 	if l.cfg.Manual {
 		return s.file.SyncData()
 	}
-	l.synced = lsn
 	l.syncing.Store(true)
 	l.mu.RLock()
 	ahead := l.writer.nextItem < len(l.flight.items) || l.aheadLocked()
@@ -58,6 +57,6 @@ func (l *Log) encodeAhead() {
 		}
 		l.next.foot += it.foot
 		w.encode(l.next, it)
-		l.next.seal(l.synced + 1)
+		l.next.seal(l.latest.lsn + 2) // what is synced is the one after latest
 	}
 }

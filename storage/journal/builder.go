@@ -23,8 +23,8 @@ type builder struct {
 	foot   int // what the records take in the segment's footer at most
 	owed   int // what those of the batch before take there, until they count in segment.foot
 	added  []added
-	rows   []row // of all ENTRY records, in the batch
-	head   [recordBytes]byte
+	rows   []row             // of all ENTRY records, in the batch
+	head   [recordBytes]byte // of a record that does not fit in one sector, for put
 }
 
 // added is a record of a batch that is not durable yet, or ENTRY records of one group and term that follow
@@ -113,7 +113,7 @@ func (b *builder) put(h *recordHeader, data, more []byte) (off uint32) {
 	}
 	at, size := b.size, recordSize(int(h.length))
 	b.size += size
-	if room := b.buf[at/contentBytes*sectorBytes:][:contentBytes][at%contentBytes:]; size <= len(room) {
+	if room := b.buf[at/contentBytes*sectorBytes:][:contentBytes][at%contentBytes:]; size <= len(room) { // as most small records
 		h.encode(room, b.seg.seed)
 		n := recordBytes + copy(room[recordBytes:], data)
 		n += copy(room[n:], more)
@@ -123,7 +123,7 @@ func (b *builder) put(h *recordHeader, data, more []byte) (off uint32) {
 		n := spread(b.buf, at, b.head[:])
 		n = spread(b.buf, n, data)
 		n = spread(b.buf, n, more)
-		spread(b.buf, n, zeros[:b.size-n])
+		spread(b.buf, n, padding[:b.size-n])
 	}
 	return uint32(at + recordBytes)
 }
@@ -182,17 +182,18 @@ func (b *builder) seal(lsn uint64) {
 	}
 }
 
-// finish completes the batch and returns its blocks, which are to be sealed as far as they are not, and what the next batch has to follow.
+// finish completes the batch and returns its blocks, which are to be sealed as far as they are not, and what the next
+// batch has to follow.
 func (b *builder) finish(last link) ([]byte, link) {
 	h := batchHeader{count: b.count, lsn: last.lsn + 1, length: uint32(b.size), prev: last.crc,
 		body: bodySum(b.seg.seed, b.count)}
 	h.encode(b.buf, b.seg.seed)
 	pad := b.seg.file.padded(b.size) - b.size
 	b.grow(pad)
-	spread(b.buf, b.size, zeros[:pad])
+	spread(b.buf, b.size, padding[:pad])
 	b.size += pad
 	return b.buf, link{h.lsn, h.crc}
 }
 
-// zeros fill a block.
-var zeros [blockBytes]byte
+// padding fills up records and batches.
+var padding [blockBytes]byte

@@ -324,7 +324,7 @@ func (w *writer) flush() error {
 			return fmt.Errorf("write batch %d to %s at offset %d: %w", last.lsn, s.file.Name(), s.physical(b.off), err)
 		}
 		l.next.start(s, b.off+int64(b.size), b.foot)
-		if err := l.sync(s, last.lsn); err != nil {
+		if err := l.sync(s); err != nil {
 			return fmt.Errorf("sync batch %d of %s: %w", last.lsn, s.file.Name(), err)
 		}
 		l.batch, l.next = l.next, b

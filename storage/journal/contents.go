@@ -156,9 +156,6 @@ func (c *contents) entries(first, term uint64, rows []row) error {
 	}
 	c.truncate(first)
 	count := uint32(len(rows))
-	if len(c.rows)+len(rows) > cap(c.rows) {
-		c.rows = slices.Grow(c.rows, max(len(c.rows), len(rows))) // append grows by a quarter: it would copy all again and again
-	}
 	c.rows = append(c.rows, rows...)
 	c.rowCount += count
 	for _, r := range rows {

@@ -82,7 +82,6 @@ type Log struct {
 	// else. Taken before mu.
 	hand    sync.Mutex
 	syncing atomic.Bool
-	synced  uint64   // the LSN of the batch that run syncs; does not change while it does
 	next    *builder // the batch after that one
 	writer  writer
 
