@@ -315,6 +315,29 @@ func BenchmarkReadAt(b *testing.B) {
 	}
 }
 
+// BenchmarkEntries reads 100 entries of 50 bytes that one group wrote one at a time: with no other group beside it, and with
+// three.
+func BenchmarkEntries(b *testing.B) {
+	for _, groups := range []uint64{1, 4} {
+		b.Run(fmt.Sprintf("groups=%d", groups), func(b *testing.B) {
+			l := openOnDisk(b)
+			const n = 100
+			done := make(chan struct{})
+			for i := range n * groups {
+				l.Append(journal.Write{Group: i%groups + 1, Entries: []journal.Entry{{Index: i/groups + 1, Term: 1, Data: make([]byte, 50)}},
+					Done: func() { done <- struct{}{} }})
+				<-done
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if e, err := l.Entries(1, 1, n+1, 1<<20); err != nil || len(e) != n {
+					b.Fatalf("%d entries, %v", len(e), err)
+				}
+			}
+		})
+	}
+}
+
 func openOnDisk(tb testing.TB) *journal.Log {
 	tb.Helper()
 	return openWith(tb, func(*journal.Config, *catalog.Catalog) {})

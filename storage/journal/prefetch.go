@@ -9,7 +9,7 @@ func (l *Log) Prefetch(group, index uint64, n int64) {
 	}
 	for i := range sources {
 		src := &sources[i]
-		if r, ok := l.rowOf(src, index); ok {
+		if r, ok, err := l.rowOf(src, index); ok && err == nil {
 			src.seg.file.raw.WillRead(src.seg.physical(int64(r.off)), n)
 			break
 		}
@@ -17,15 +17,15 @@ func (l *Log) Prefetch(group, index uint64, n int64) {
 	_ = closeSources(sources)
 }
 
-// rowOf is where the data of an entry, or its latest part, stands in one place of it.
-func (l *Log) rowOf(src *source, index uint64) (row, bool) {
+// rowOf is where the data of an entry, or its latest part, stands in one place of it; false when it is not there.
+func (l *Log) rowOf(src *source, index uint64) (row, bool, error) {
 	if !src.moved {
 		at, err := l.place(src, index)
-		return at.row, err == nil
+		return at.row, err == nil, err
 	}
 	rows, err := l.sparseRows(src, index)
 	if err != nil || len(rows) == 0 {
-		return row{}, false
+		return row{}, false, err
 	}
-	return rows[len(rows)-1].row, true
+	return rows[len(rows)-1].row, true, nil
 }

@@ -268,34 +268,37 @@ func joins(found []place, p place) bool {
 	return p.off >= end && p.off-end <= readGap && p.off+p.length-found[0].off <= readBytes
 }
 
-// readRun reads entries of the source's segment with one read and checks them.
+// readRun reads entries of the source's segment, as if in one read, and checks them.
 func (src *source) readRun(index uint64, found []place, out []Entry) ([]Entry, error) {
 	s := src.seg
-	start := found[0].off - recordBytes
-	end := found[len(found)-1]
-	if int64(end.off)+int64(end.length) > s.capacity || start < dataOffset {
-		return out, s.corrupt(end.row, "entry %d cannot stand there", index)
-	}
-	b := make([]byte, end.off+end.length-start)
-	if err := readFull(s.file, b, int64(start)); err != nil {
-		if errors.As(err, new(*CorruptError)) && len(found) > 1 { // what is damaged may lie between the entries
-			for i := range found {
-				if out, err = src.readRun(index+uint64(i), found[i:i+1], out); err != nil {
-					return out, err
-				}
-			}
-			return out, nil
-		}
-		return out, fmt.Errorf("read %s at offset %d: %w", s.file.Name(), s.physical(int64(start)), err)
-	}
+	size := 0
 	for _, f := range found {
-		at := f.off - start
-		e, err := src.entry(index, f, b[at-recordBytes:at+f.length])
+		size += recordBytes + int(f.length)
+	}
+	last := found[len(found)-1]
+	if int64(last.off)+int64(last.length) > s.capacity || found[0].off < dataOffset+recordBytes || int64(size) > s.capacity {
+		return out, s.corrupt(last.row, "entry %d cannot stand there", index)
+	}
+	r := s.file.reader(int64(last.off) + int64(last.length))
+	defer r.close()
+	b := make([]byte, size)
+	for i, f := range found {
+		record := b[:recordBytes+f.length]
+		b = b[len(record):]
+		off := int64(f.off - recordBytes)
+		if err := readFull(&r, record, off); err != nil {
+			if errors.As(err, new(*CorruptError)) && len(found) > 1 { // what the disk cannot read may lie between the entries
+				err = readFull(s.file, record, off)
+			}
+			if err != nil {
+				return out, fmt.Errorf("read %s at offset %d: %w", s.file.Name(), s.physical(off), err)
+			}
+		}
+		e, err := src.entry(index+uint64(i), f, record)
 		if err != nil {
 			return out, err
 		}
 		out = append(out, e)
-		index++
 	}
 	return out, nil
 }

@@ -18,7 +18,7 @@ const (
 	contentBytes = sectorBytes - trailerBytes
 	// blockContent is what a block holds of them.
 	blockContent = blockBytes / sectorBytes * contentBytes
-	// readSectors is how many sectors ReadAt reads at once.
+	// readSectors is how many sectors a sectorReader reads at once.
 	readSectors = 256
 )
 
@@ -112,48 +112,79 @@ func (f *sectorFile) open(dst, b []byte, at int64) {
 	copy(dst, b[:contentBytes])
 }
 
-// scratch holds buffers of readSectors sectors.
-var scratch = sync.Pool{New: func() any { return new([readSectors * sectorBytes]byte) }}
-
 // ReadAt fills p from off on. Every sector that it touches is checked: a *CorruptError names the
 // physical offset of one that is not what was written. Reads of the first two blocks are not
 // checked here.
 func (f *sectorFile) ReadAt(p []byte, off int64) (int, error) {
-	if f.version == version1 || off < dataOffset {
-		return f.raw.ReadAt(p, off)
+	r := f.reader(off + int64(len(p)))
+	defer r.close()
+	return r.ReadAt(p, off)
+}
+
+// sectorReader reads parts of a sectorFile that ascend and do not overlap. It reads the file in large pieces, and checks no
+// sectors but those of the parts.
+type sectorReader struct {
+	*sectorFile
+	end  int64 // it reads up to here, physical
+	buf  *[readSectors * sectorBytes]byte
+	at   int64 // place of what is in buf, physical
+	n    int   // how much of buf is filled
+	next int64 // end of the sector in buf that was checked last, and decrypted
+}
+
+// scratch holds buffers of sectorReaders.
+var scratch = sync.Pool{New: func() any { return new([readSectors * sectorBytes]byte) }}
+
+// reader returns a reader of what stands before end. It is to be closed.
+func (f *sectorFile) reader(end int64) sectorReader {
+	return sectorReader{sectorFile: f, end: f.physical(end-1)/sectorBytes*sectorBytes + sectorBytes,
+		buf: scratch.Get().(*[readSectors * sectorBytes]byte)}
+}
+
+func (r *sectorReader) close() { scratch.Put(r.buf) }
+
+// ReadAt is as that of the sectorFile.
+func (r *sectorReader) ReadAt(p []byte, off int64) (int, error) {
+	if r.version == version1 || off < dataOffset {
+		return r.raw.ReadAt(p, off)
 	}
-	buf := scratch.Get().(*[readSectors * sectorBytes]byte)
-	defer scratch.Put(buf)
 	done := 0
 	skip := int((off - dataOffset) % contentBytes)
-	at := f.physical(off) - int64(skip)
-	for done < len(p) {
-		n := min((skip+len(p)-done+contentBytes-1)/contentBytes, readSectors)
-		if err := readFull(f.raw, buf[:n*sectorBytes], at); err != nil {
+	for at := r.physical(off) - int64(skip); done < len(p); at += sectorBytes {
+		b, err := r.sector(at)
+		if err != nil {
+			return done, err
+		}
+		done += copy(p[done:], b[skip:])
+		skip = 0
+	}
+	return done, nil
+}
+
+// sector returns the content of the sector at a physical offset.
+func (r *sectorReader) sector(at int64) ([]byte, error) {
+	if at >= r.at+int64(r.n) {
+		r.at, r.n = at, int(min(r.end-at, int64(len(r.buf))))
+		if err := readFull(r.raw, r.buf[:r.n], at); err != nil {
 			switch {
 			case err == io.ErrUnexpectedEOF:
 				err = io.EOF
 			case vfs.IsUnreadable(err):
-				err = &CorruptError{File: f.Name(), Offset: at, Reason: fmt.Sprintf("the disk cannot read all of %d bytes: %v", n*sectorBytes, err)}
+				err = &CorruptError{File: r.Name(), Offset: at, Reason: fmt.Sprintf("the disk cannot read all of %d bytes: %v", r.n, err)}
 			}
-			return done, err
-		}
-		for b := buf[:n*sectorBytes]; len(b) > 0; b = b[sectorBytes:] {
-			if err := f.verify(b[:sectorBytes], at); err != nil {
-				return done, err
-			}
-			if skip == 0 && len(p)-done >= contentBytes {
-				f.open(p[done:done+contentBytes], b, at)
-				done += contentBytes
-			} else {
-				f.open(b[:contentBytes], b, at)
-				done += copy(p[done:], b[skip:contentBytes])
-				skip = 0
-			}
-			at += sectorBytes
+			r.n = 0
+			return nil, err
 		}
 	}
-	return done, nil
+	b := r.buf[at-r.at:][:sectorBytes]
+	if at >= r.next {
+		if err := r.verify(b, at); err != nil {
+			return nil, err
+		}
+		r.open(b[:contentBytes], b, at)
+		r.next = at + sectorBytes
+	}
+	return b[:contentBytes], nil
 }
 
 // verify tells what is wrong with a sector that should hold a part of a batch.

@@ -114,6 +114,71 @@ func TestSectorFileReadsWhatWasWritten(t *testing.T) {
 	}
 }
 
+// Sectors between the parts that are wanted are not looked at, those of the parts are.
+func TestPartsOfSectorsAreRead(t *testing.T) {
+	for name, h := range map[string]header{"plain": imageHeader(version2), "encrypted": encrypted(testKeys(t))} {
+		h.size = 1 << 20
+		mem, f := openSectors(t, h, testKeys(t))
+		rnd := rand.New(rand.NewPCG(3, 4))
+		want := make([]byte, f.logical(h.size)-dataOffset)
+		for i := range want {
+			want[i] = byte(rnd.Uint32())
+		}
+		if err := f.write(inSectors(want), 0, dataOffset, 1); err != nil {
+			t.Fatal(err)
+		}
+		for range 500 {
+			from := rnd.IntN(len(want) - 5000)
+			p := make([]byte, 1+rnd.IntN(5000))
+			if rnd.IntN(20) == 0 {
+				p = make([]byte, 1+rnd.IntN(len(want)-from)) // more than one piece
+			}
+			var parts []Range
+			bad := int64(rnd.IntN(len(p))) / contentBytes * contentBytes // which sector is damaged
+			damaged := f.physical(dataOffset+int64(from)+bad) &^ (sectorBytes - 1)
+			hit := false
+			for at := rnd.IntN(600); at < len(p); at += rnd.IntN(3000) {
+				n := 1 + rnd.IntN(min(700, len(p)-at))
+				parts = append(parts, Range{uint32(at), uint32(n)})
+				first, last := f.physical(dataOffset+int64(from+at)), f.physical(dataOffset+int64(from+at+n-1))
+				hit = hit || first&^(sectorBytes-1) <= damaged && damaged <= last
+				at += n
+			}
+			if len(parts) == 0 {
+				continue
+			}
+			read := func() error {
+				r := f.reader(dataOffset + int64(from+len(p)))
+				defer r.close()
+				for i, part := range parts {
+					b := p[:part.Len]
+					if n, err := r.ReadAt(b, dataOffset+int64(from)+int64(part.Off)); err != nil {
+						return err
+					} else if n != len(b) || !bytes.Equal(b, want[from+int(part.Off):][:n]) {
+						t.Fatalf("%s: parts %v at %d: %d bytes of part %d, or others than were written", name, parts, from, n, i)
+					}
+				}
+				return nil
+			}
+			if err := read(); err != nil {
+				t.Fatalf("%s: %d bytes at %d, parts %v: %v", name, len(p), from, parts, err)
+			}
+			flip := func(off int64) {
+				if err := mem.Corrupt("/j/a.seg", damaged+off, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			off := int64(rnd.IntN(sectorBytes))
+			flip(off)
+			var corrupt *CorruptError
+			if err := read(); errors.As(err, &corrupt) != hit || hit && corrupt.Offset != damaged {
+				t.Fatalf("%s: %d bytes at %d, parts %v, the sector at %d is damaged: %v", name, len(p), from, parts, damaged, err)
+			}
+			flip(off)
+		}
+	}
+}
+
 // Equal contents at equal places are not equal on the disk, except in the same segment.
 func TestSectorsAreEncryptedForTheirSegment(t *testing.T) {
 	k := testKeys(t)

@@ -56,26 +56,20 @@ func (l *Log) stat(group, index uint64, term *uint64, size *uint32) (again bool,
 
 // statCandidate looks at one place of an entry; false when it is not there.
 func (l *Log) statCandidate(src *source, index uint64, term *uint64, size *uint32) (bool, error) {
-	if !src.moved {
-		at, err := l.place(src, index)
+	r, ok, err := l.rowOf(src, index)
+	if !ok || err != nil {
+		return false, err
+	}
+	k := kindEntry
+	*size = r.length
+	if src.moved {
+		rel, err := src.seg.readRanges(r)
 		if err != nil {
 			return false, err
 		}
-		*size = at.length
-		*term, err = src.seg.termAt(at.row, kindEntry, index)
-		return true, err
+		k, *size = kindRelocated, rel.size
 	}
-	rows, err := l.sparseRows(src, index)
-	if err != nil || len(rows) == 0 {
-		return false, err
-	}
-	r := rows[len(rows)-1]
-	rel, err := src.seg.readRanges(r.row)
-	if err != nil {
-		return false, err
-	}
-	*size = rel.size
-	*term, err = src.seg.termAt(r.row, kindRelocated, index)
+	*term, err = src.seg.termAt(r, k, index)
 	return true, err
 }
 
