@@ -184,6 +184,10 @@ func TestPluginVerbsWithoutServer(t *testing.T) {
 	if code != exitFailure || !strings.Contains(stderr, "within 100ms; it may be done all the same") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
+	code, _, stderr = millrace(t, nil, "", "plugin", "ls", "-s", url, "-timeout", "100ms")
+	if code != exitFailure || !strings.Contains(stderr, "within 100ms; -timeout waits longer") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
 	code, _, stderr = millrace(t, nil, "", "plugin", "ls", "-s", "nats://127.0.0.1:1")
 	if code != exitFailure || !strings.Contains(stderr, "connect to nats://127.0.0.1:1: ") {
 		t.Errorf("exit code %d: %s", code, stderr)

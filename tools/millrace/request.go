@@ -26,7 +26,11 @@ func (s *server) request(ctx context.Context, conn *nats.Conn, verb string, in, 
 	case errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%s does not serve plugins for this account (nothing answers %s%s)", s.url, service.APIPrefix, verb)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer from %s within %v; it may be done all the same, and -timeout waits longer", s.url, s.timeout)
+		done := "it may be done all the same, and "
+		if verb == service.VerbList || verb == service.VerbInfo || verb == service.VerbLogs {
+			done = "" // they change nothing
+		}
+		return fmt.Errorf("no answer from %s within %v; %s-timeout waits longer", s.url, s.timeout, done)
 	case err != nil:
 		return fmt.Errorf("request %s: %w", verb, err)
 	}
