@@ -104,7 +104,7 @@ func (c *etcd35) open() error {
 	return nil
 }
 
-func (c *etcd35) Tick()                      { c.node.Tick() }
+func (c *etcd35) Tick()                      { c.view.tick(); c.node.Tick() }
 func (c *etcd35) Unreachable(replica uint64) { c.node.ReportUnreachable(replica) }
 func (c *etcd35) Compacted()                 { c.view.compacted() }
 func (c *etcd35) Damage() (uint64, error)    { return c.view.damaged, c.view.damage }
@@ -239,6 +239,7 @@ func (c *etcd35) Step(m *Message) error {
 	switch m.Type {
 	case MsgAppResp, MsgHeartbeatResp:
 		c.led.heard(m)
+		c.view.heard(m)
 	case MsgVoteResp, MsgPreVoteResp:
 		return c.learnCommit(m)
 	}
@@ -344,6 +345,7 @@ func (c *etcd35) take(rd *Ready) {
 	c.rd = &lrd
 	if lrd.SoftState != nil {
 		c.lead, c.role = lrd.Lead, roles35[lrd.RaftState]
+		c.view.again = nil
 		if c.lead == nobody {
 			c.lead = 0 // see learnCommit; it is forgotten when this Ready is done
 		}
@@ -662,7 +664,7 @@ func (s *storage35) Entries(lo, hi, maxSize uint64) ([]raftpb.Entry, error) {
 		return pbs, nil
 	}
 	if maxSize < math.MaxUint64 {
-		loaded, err := v.load(lo, hi, maxSize)
+		loaded, err := v.resend(lo, hi, maxSize)
 		if err != nil && v.compacted() {
 			return s.Entries(lo, hi, maxSize)
 		}

@@ -89,6 +89,7 @@ func New(cfg Config) (Core, error) {
 
 func (c *etcd37) Tick() {
 	c.settled("Tick")
+	c.view.tick()
 	c.node.Tick()
 	if len(c.members.Outgoing) > 0 && c.leads() {
 		// The library ends a joint change when an entry is applied, but not while leadership is being
@@ -243,6 +244,7 @@ func (c *etcd37) Step(m *Message) error {
 	switch m.Type {
 	case MsgAppResp, MsgHeartbeatResp:
 		c.led.heard(m)
+		c.view.heard(m)
 	case MsgVoteResp, MsgPreVoteResp:
 		return c.learnCommit(m)
 	}
@@ -329,6 +331,7 @@ func (c *etcd37) take(rd *Ready) {
 	c.dropApply = false
 	if lrd.SoftState != nil {
 		c.lead, c.role = lrd.Lead, roles37[lrd.RaftState]
+		c.view.again = nil
 	}
 	for _, r := range lrd.ReadStates {
 		rd.Reads = append(rd.Reads, Read{ID: binary.LittleEndian.Uint64(r.RequestCtx), Index: r.Index})
@@ -723,8 +726,9 @@ func (s *storage37) InitialState() (*raftpb.HardState, *raftpb.ConfState, error)
 
 func (s *storage37) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	v := &s.core.view
+	load := v.resend
 	if maxSize == handOut37 {
-		maxSize = scanBytes // it looks for membership changes among what is not applied
+		load, maxSize = v.load, scanBytes // it looks for membership changes among what is not applied
 	}
 	switch {
 	case s.core.dropApply:
@@ -745,7 +749,7 @@ func (s *storage37) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 		}
 		return slices.Clone(entries), nil // the tail reuses its room
 	}
-	loaded, err := v.load(lo, hi, maxSize)
+	loaded, err := load(lo, hi, maxSize)
 	if err != nil && v.compacted() {
 		return s.Entries(lo, hi, maxSize)
 	}

@@ -649,6 +649,38 @@ func TestCoreSendsDataInBoundedPieces(t *testing.T) {
 	c.wantPayloads(lead.payloads(), 3)
 }
 
+// A replica that answers heartbeats, but is slow to store what it lacks, is sent the same with each answer. That is not
+// read from the log each time.
+func TestCoreReadsOnceWhatIsSentAgain(t *testing.T) {
+	for _, size := range []int{10, 5000} { // together less than is kept, and more
+		c := newCluster(t, 1, 2, 3)
+		lead := c.elect(1)
+		c.cut[3] = true
+		for range 50 {
+			if err := lead.core.Propose([][]byte{[]byte(strings.Repeat("x", size))}); err != nil {
+				t.Fatal(err)
+			}
+			c.run()
+		}
+		lead.sent, lead.log.reads = nil, 0
+		c.cut[3] = false
+		c.drop = func(m *core.Message) bool { return m.From == 3 && m.Type == core.MsgAppResp && !m.Reject }
+		c.tick(60)
+		sent := 0
+		for i := range lead.sent {
+			if m := &lead.sent[i]; m.To == 3 && len(m.Entries) > 0 {
+				sent++
+			}
+		}
+		if sent < 10 || lead.log.reads > 3 {
+			t.Errorf("entries of %d bytes were sent %d times, and read %d times", size, sent, lead.log.reads)
+		}
+		c.drop = nil
+		c.tick(10)
+		c.wantPayloads(lead.payloads(), 2, 3)
+	}
+}
+
 // A replica that lost what it said it has cannot go on; it says so by a panic.
 func TestCorePanicsAfterAmnesia(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)

@@ -16,6 +16,7 @@ type memLog struct {
 	now, durable image
 	pending      []write // not durable, oldest first
 	unreadable   error   // what Entries returns
+	reads        int     // calls of Entries
 }
 
 // write is what a core handed out, or the storing of a snapshot or a compaction.
@@ -134,6 +135,7 @@ func (l *memLog) Term(_, index uint64) (uint64, error) {
 }
 
 func (l *memLog) Entries(_, lo, hi, maxBytes uint64) ([]core.Entry, error) {
+	l.reads++
 	if l.unreadable != nil {
 		return nil, l.unreadable
 	}

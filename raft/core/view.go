@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,6 +20,10 @@ const (
 
 	// scanBytes bounds one read of the log when it is searched for membership changes.
 	scanBytes = 1 << 20
+
+	// againBytes is how much of what is sent again and again is kept in memory, for so many ticks without use.
+	againBytes = 64 << 10
+	againTicks = 32
 )
 
 // view is a core's knowledge of its group's stored log. As the core makes every write, it knows the
@@ -39,6 +44,12 @@ type view struct {
 	bytes    uint64    // of the entries handed to storage since written
 	wanted   bool      // a snapshot was asked for and there was none
 	settle   uint64    // the stored commit index is to be at least this, as soon as it can
+
+	// A replica that is slow to answer is sent the same again with each heartbeat, and there is one with each read that no
+	// lease covers. So what was asked for twice in a row is kept.
+	asked uint64 // the first entry that was read last for another replica
+	again []Entry
+	idle  int // ticks since again was used
 
 	damaged uint64 // an entry that was needed and could not be read, 0: none
 	damage  error  // why
@@ -212,6 +223,60 @@ func (v *view) load(lo, hi, maxBytes uint64) ([]Entry, error) {
 	return entries, nil
 }
 
+// resend reads entries for another replica, as load does.
+func (v *view) resend(lo, hi, maxBytes uint64) ([]Entry, error) {
+	if n := uint64(len(v.again)); n > 0 && lo-v.again[0].Index < n {
+		v.idle = 0
+		entries := v.again[lo-v.again[0].Index:]
+		entries = entries[:min(hi-lo, uint64(len(entries)))]
+		return entries[:fitting(entries, maxBytes)], nil
+	}
+	entries, err := v.load(lo, hi, maxBytes)
+	if err == nil && lo == v.asked {
+		v.keep(entries)
+	}
+	v.asked = lo
+	return entries, err
+}
+
+// fitting returns how many entries, at least one, have up to so many bytes of data together.
+func fitting(entries []Entry, maxBytes uint64) int {
+	size := uint64(0)
+	for i := range entries {
+		if size += uint64(len(entries[i].Data)); size > maxBytes && i > 0 {
+			return i
+		}
+	}
+	return len(entries)
+}
+
+// keep keeps the first of some entries for resend.
+func (v *view) keep(entries []Entry) {
+	v.idle = 0
+	v.again = slices.Clone(entries[:fitting(entries, againBytes)])
+	if len(v.again[0].Data) > againBytes {
+		v.again = nil
+	} else if len(v.again) < len(entries) { // they may share memory with the others
+		for i := range v.again {
+			v.again[i].Data = bytes.Clone(v.again[i].Data)
+		}
+	}
+}
+
+// tick passes one unit of a leader's time.
+func (v *view) tick() {
+	if v.idle++; v.idle > againTicks {
+		v.again = nil
+	}
+}
+
+// heard takes an answer of another replica.
+func (v *view) heard(m *Message) {
+	if n := len(v.again); n > 0 && m.Type == MsgAppResp && !m.Reject && m.Index >= v.again[n-1].Index {
+		v.again = nil
+	}
+}
+
 // state returns the hard state to write together with that many entries, nil for none.
 func (v *view) state(hs HardState, entries int) *HardState {
 	hs.Commit = v.storable(hs.Commit)
@@ -262,6 +327,7 @@ func (v *view) wrote(entries []Entry) {
 		if from := entries[0].Index; from <= v.last {
 			// The suffix is replaced: earlier writes make durable what they keep only.
 			v.stable = min(v.stable, from-1)
+			v.again = nil
 			v.blind = min(v.blind, from-1)
 			if v.damaged >= from {
 				v.repaired()
@@ -283,6 +349,7 @@ func (v *view) wrote(entries []Entry) {
 func (v *view) reset(meta *SnapshotMeta) {
 	v.first, v.last, v.lastTerm = meta.Index+1, meta.Index, meta.Term
 	v.blind = 0
+	v.again = nil
 	v.repaired()
 	v.stable = v.written.Commit // what is known to be committed is in the snapshot, too
 	for i := range v.inflight {

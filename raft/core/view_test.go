@@ -224,3 +224,68 @@ func TestViewStartsFromSnapshot(t *testing.T) {
 		}
 	}
 }
+
+// What is kept to be sent again is bounded, is not memory of what is not kept, and goes when it is not needed any more.
+func TestViewKeepsWhatIsSentAgain(t *testing.T) {
+	log := &fixedLog{first: 1, entries: entries(1, 1, 1, 1, 1, 1, 1)}
+	for i := range log.entries {
+		log.entries[i].Data = make([]byte, againBytes/3)
+	}
+	v := mustView(t, log)
+	read := func(lo, hi, maxBytes uint64, want int) []Entry {
+		t.Helper()
+		got, err := v.resend(lo, hi, maxBytes)
+		if err != nil || len(got) != want || got[0].Index != lo || got[want-1].Index != lo+uint64(want)-1 {
+			t.Fatalf("resend of [%d, %d) returned %d entries, %v; want %d", lo, hi, len(got), err, want)
+		}
+		return got
+	}
+	read(2, 7, 1<<20, 5)
+	read(3, 7, 1<<20, 4)
+	if v.again != nil {
+		t.Fatal("what was read once is kept")
+	}
+	read(3, 7, 1<<20, 4)
+	got := read(3, 7, 1<<20, 3) // it is kept now, as far as there is room
+	if &got[0].Data[0] == &log.entries[2].Data[0] {
+		t.Error("what is kept shares memory with what is not")
+	}
+	read(4, 5, 1<<20, 1)
+	read(3, 7, 0, 1)
+	read(2, 7, 1<<20, 5)
+	v.heard(&Message{Type: MsgAppResp, Index: 4})
+	v.heard(&Message{Type: MsgAppResp, Index: 5, Reject: true})
+	v.heard(&Message{Type: MsgHeartbeatResp, Index: 5})
+	for range againTicks {
+		v.tick()
+	}
+	if len(v.again) != 3 {
+		t.Fatalf("%d entries are kept, want 3", len(v.again))
+	}
+	gone := func(why string) {
+		t.Helper()
+		if v.again != nil {
+			t.Errorf("%s: %d entries are kept", why, len(v.again))
+		}
+		v.asked = 0
+		read(3, 7, 1<<20, 4)
+		read(3, 7, 1<<20, 4)
+		read(3, 7, 1<<20, 3)
+	}
+	v.tick()
+	gone("it was not used for long")
+	v.heard(&Message{Type: MsgAppResp, Index: 5})
+	gone("it arrived")
+	v.wrote(entries(6, 2))
+	v.persisted(1)
+	gone("the log is another one behind it")
+	v.reset(&SnapshotMeta{Index: 1, Term: 1})
+	gone("the log is void")
+	log.entries[2].Data = make([]byte, againBytes+1)
+	v.again = nil
+	read(3, 7, 1<<20, 4)
+	read(3, 7, 1<<20, 4)
+	if v.again != nil {
+		t.Error("an entry is kept that is too large")
+	}
+}
