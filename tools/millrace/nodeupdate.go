@@ -63,7 +63,7 @@ func readImage(path string) (fileImage, error) {
 		}
 	}
 	if im.version == "" {
-		return fileImage{}, fmt.Errorf("image %s: it does not say what version it is", path)
+		return fileImage{}, fmt.Errorf("image %s: it does not say what version it is (an update is the .efi file, not the disk image)", path)
 	}
 	return im, nil
 }

@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// maxGap is how long nothing may be acknowledged during an update: half of the time that a box is away at the least, so that a
+// maxGap is how long nothing may be acknowledged during an update: a fraction of the time that a box is away, so that a
 // box that takes its leaders along is seen. What is longer than a second here is the emulation: while a box boots it takes
 // the processors from the other two. How long publishing waits for a leader to move is measured with real processes, by
 // TestClusterHandsOver of tools/e2e.
-const maxGap = 20 * time.Second
+const maxGap = 6 * time.Second
 
 // A fleet of three gets a new version, one box after the other, while messages are published to streams with leaders on
 // all of them. At most one box is away at a time, publishing goes on, and every acknowledged message is there.

@@ -145,8 +145,8 @@ func TestServiceChanges(t *testing.T) {
 		want string
 	}{
 		{boxapi.VerbReset, boxapi.ResetRequest{Name: "box-2"}, `error: reset of "box-2" asked of "box-1"`},
-		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdc", Erase: "S1"}, `error: disk vdc is called "S2", not "S1"`},
-		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdc"}, `error: disk vdc is called "S2"`},
+		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdc", Erase: "S1"}, `error: nothing done: disk vdc is called "S2", not "S1"`},
+		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdc"}, `error: nothing done: what disk vdc holds is lost only when its erasure is asked for by its name "S2"`},
 		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdb", Erase: "S1"}, "error: disk vdb is a data disk"},
 		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vda", Erase: "vda"}, "error: disk vda cannot be taken"},
 		{boxapi.VerbTakeDisk, boxapi.TakeRequest{Disk: "vdd", Erase: "vdd"}, "error: disk vdd cannot be taken"},

@@ -113,8 +113,10 @@ func (s *Service) takeDisk(_ context.Context, data []byte) (any, error) {
 			want = d.Name
 		}
 		switch {
+		case r.Erase == "":
+			return nil, fmt.Errorf("nothing done: what disk %s holds is lost only when its erasure is asked for by its name %q", d.Name, want)
 		case r.Erase != want:
-			return nil, fmt.Errorf("disk %s is called %q, not %q: nothing done", d.Name, want, r.Erase)
+			return nil, fmt.Errorf("nothing done: disk %s is called %q, not %q", d.Name, want, r.Erase)
 		case slices.Contains(s.cfg.DataDisks(), d.Name):
 			return nil, fmt.Errorf("disk %s is a data disk of this box already", d.Name)
 		}
