@@ -164,7 +164,7 @@ func (r *sectorReader) ReadAt(p []byte, off int64) (int, error) {
 // sector returns the content of the sector at a physical offset.
 func (r *sectorReader) sector(at int64) ([]byte, error) {
 	if at >= r.at+int64(r.n) {
-		r.at, r.n = at, int(min(r.end-at, int64(len(r.buf))))
+		r.at, r.n, r.next = at, int(min(r.end-at, int64(len(r.buf)))), at
 		if err := readFull(r.raw, r.buf[:r.n], at); err != nil {
 			switch {
 			case err == io.ErrUnexpectedEOF:
