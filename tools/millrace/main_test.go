@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -191,6 +192,42 @@ func TestPluginVerbsWithoutServer(t *testing.T) {
 	code, _, stderr = millrace(t, nil, "", "plugin", "ls", "-s", "nats://127.0.0.1:1")
 	if code != exitFailure || !strings.Contains(stderr, "connect to nats://127.0.0.1:1: ") {
 		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
+// A binding that does not run yet is one; one that failed is an error.
+func TestBindTellsTheState(t *testing.T) {
+	url := servicetest.Server(t)
+	conn := servicetest.Connect(t, url)
+	answer := service.BindingsResponse{Bindings: []service.BindingInfo{{Reason: "no room"}}}
+	answer.Bindings[0].Plugin, answer.Bindings[0].Stream = "upper", "ORDERS"
+	for _, test := range []struct {
+		state, want string
+		code        int
+	}{
+		{service.StateRunning, "stream ORDERS: bound\n", 0},
+		{service.StateStarting, "stream ORDERS: bound, and starting; millrace plugin ls tells when it runs\n", 0},
+		{service.StateErrored, "plugin upper is bound, but errored: no room", exitFailure},
+	} {
+		answer.Bindings[0].State = test.state
+		data, err := json.Marshal(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub, err := conn.Subscribe(service.APIPrefix+service.VerbBind, func(m *nats.Msg) { _ = m.Respond(data) })
+		if err == nil {
+			err = conn.Flush()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, stdout, stderr := millrace(t, nil, "", "plugin", "bind", "-s", url, "--stream", "ORDERS", "upper")
+		if code != test.code || !strings.Contains(stdout+stderr, test.want) {
+			t.Errorf("%s: exit code %d: %s%s; want %q", test.state, code, stdout, stderr, test.want)
+		}
+		if err := sub.Unsubscribe(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
