@@ -652,12 +652,7 @@ func (s *storage35) Entries(lo, hi, maxSize uint64) ([]raftpb.Entry, error) {
 	}
 	if entries := s.core.tail.slice(lo, hi); entries != nil && maxSize < math.MaxUint64 {
 		var pbs []raftpb.Entry
-		size := uint64(0)
-		for i := range entries {
-			e := &entries[i]
-			if size += uint64(len(e.Data)); size > maxSize && i > 0 {
-				break
-			}
+		for _, e := range fitting(entries, maxSize, func(e *entry35) []byte { return e.Data }) {
 			pbs = append(pbs, raftpb.Entry{
 				Index: e.Index, Term: e.Term, Type: raftpb.EntryType(e.Type), Data: e.Data})
 		}

@@ -436,11 +436,7 @@ func (c *etcd37) commit(rd *Ready) {
 		return
 	}
 	if entries := c.tail.slice(lo, hi); entries != nil {
-		size := uint64(0)
-		for i, e := range entries {
-			if size += uint64(len(e.Data)); size > c.maxApply && i > 0 {
-				break
-			}
+		for _, e := range fitting(entries, c.maxApply, dataOf37) {
 			rd.Committed = append(rd.Committed, fromPB(e))
 		}
 	} else {
@@ -668,6 +664,8 @@ func toPBEntries(entries []Entry) []*raftpb.Entry {
 	return pbs
 }
 
+func dataOf37(e **raftpb.Entry) []byte { return (*e).Data }
+
 func fromPB(e *raftpb.Entry) Entry {
 	return Entry{Index: e.GetIndex(), Term: e.GetTerm(), Type: uint8(e.GetType()), Data: e.Data}
 }
@@ -740,14 +738,7 @@ func (s *storage37) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 		return nil, etcdraft.ErrUnavailable
 	}
 	if entries := s.core.tail.slice(lo, hi); entries != nil {
-		size := uint64(0)
-		for i, e := range entries {
-			if size += uint64(len(e.Data)); size > maxSize && i > 0 {
-				entries = entries[:i]
-				break
-			}
-		}
-		return slices.Clone(entries), nil // the tail reuses its room
+		return slices.Clone(fitting(entries, maxSize, dataOf37)), nil // the tail reuses its room
 	}
 	loaded, err := load(lo, hi, maxSize)
 	if err != nil && v.compacted() {

@@ -228,8 +228,7 @@ func (v *view) resend(lo, hi, maxBytes uint64) ([]Entry, error) {
 	if n := uint64(len(v.again)); n > 0 && lo-v.again[0].Index < n {
 		v.idle = 0
 		entries := v.again[lo-v.again[0].Index:]
-		entries = entries[:min(hi-lo, uint64(len(entries)))]
-		return entries[:fitting(entries, maxBytes)], nil
+		return fitting(entries[:min(hi-lo, uint64(len(entries)))], maxBytes, dataOf), nil
 	}
 	entries, err := v.load(lo, hi, maxBytes)
 	if err == nil && lo == v.asked {
@@ -239,21 +238,23 @@ func (v *view) resend(lo, hi, maxBytes uint64) ([]Entry, error) {
 	return entries, err
 }
 
-// fitting returns how many entries, at least one, have up to so many bytes of data together.
-func fitting(entries []Entry, maxBytes uint64) int {
+// fitting returns the first of some entries, at least one, with up to so many bytes of data together.
+func fitting[E any](entries []E, maxBytes uint64, data func(e *E) []byte) []E {
 	size := uint64(0)
 	for i := range entries {
-		if size += uint64(len(entries[i].Data)); size > maxBytes && i > 0 {
-			return i
+		if size += uint64(len(data(&entries[i]))); size > maxBytes && i > 0 {
+			return entries[:i]
 		}
 	}
-	return len(entries)
+	return entries
 }
+
+func dataOf(e *Entry) []byte { return e.Data }
 
 // keep keeps the first of some entries for resend.
 func (v *view) keep(entries []Entry) {
 	v.idle = 0
-	v.again = slices.Clone(entries[:fitting(entries, againBytes)])
+	v.again = slices.Clone(fitting(entries, againBytes, dataOf))
 	if len(v.again[0].Data) > againBytes {
 		v.again = nil
 	} else if len(v.again) < len(entries) { // they may share memory with the others

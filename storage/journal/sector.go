@@ -181,7 +181,9 @@ func (r *sectorReader) sector(at int64) ([]byte, error) {
 		if err := r.verify(b, at); err != nil {
 			return nil, err
 		}
-		r.open(b[:contentBytes], b, at)
+		if r.cipher != nil {
+			r.open(b, b, at)
+		}
 		r.next = at + sectorBytes
 	}
 	return b[:contentBytes], nil
