@@ -80,8 +80,8 @@ func (b *builder) add(h recordHeader, data []byte, more ...byte) {
 	b.added = append(b.added, a)
 }
 
-// addEntries encodes the ENTRY records of entries that were queued one after the other.
-func (b *builder) addEntries(entries []queued) {
+// addEntries encodes the ENTRY records of a group's entries that were queued one after the other.
+func (b *builder) addEntries(g *group, entries []Entry) {
 	n := 0
 	for i := range entries {
 		n += recordSize(len(entries[i].Data))
@@ -89,10 +89,10 @@ func (b *builder) addEntries(entries []queued) {
 	b.grow(n)
 	b.count += uint32(len(entries))
 	b.rows = slices.Grow(b.rows, len(entries))
-	h := recordHeader{kind: kindEntry}
+	h := recordHeader{kind: kindEntry, group: g.id}
 	for i := range entries {
 		e := &entries[i]
-		h.entryType, h.group, h.index, h.term = e.Type, e.group.id, e.Index, e.Term
+		h.entryType, h.index, h.term = e.Type, e.Index, e.Term
 		off := b.put(&h, e.Data, nil)
 		b.rows = append(b.rows, row{off, h.length})
 		if last := len(b.added) - 1; last >= 0 && b.added[last].follows(&h) {

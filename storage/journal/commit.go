@@ -110,8 +110,7 @@ func (l *Log) take() bool {
 	}
 	l.lazyFrom = time.Time{}
 	l.fill, l.flight = l.flight, l.fill
-	l.fill.base = l.flight.base + uint64(len(l.flight.entries))
-	l.writer = writer{log: l, queue: &l.flight, busy: true}
+	l.writer = writer{log: l, queue: &l.flight, busy: true, doneID: l.flight.items[0].id}
 	return true
 }
 
@@ -158,16 +157,15 @@ func (l *Log) finalMark() error {
 	return nil
 }
 
-// writer writes one queue as a sequence of batches, one in each step. Everything before
-// items[doneItems] and entries[doneEntries] is durable; up to nextItem and nextEntry it is encoded, in
-// Log.batch or, while that is synced, in Log.next.
+// writer writes one queue as a sequence of batches, one in each step. Everything before items[doneItems] and the
+// entry with the id doneID is durable; up to nextItem it is encoded, in Log.batch or, while that is synced, in Log.next.
 type writer struct {
-	log                    *Log
-	queue                  *queue
-	busy                   bool // the queue is not finished
-	doneItems, nextItem    int
-	doneEntries, nextEntry int
-	part                   int // so many entries of items[nextItem], which is split, are encoded
+	log                 *Log
+	queue               *queue
+	busy                bool // the queue is not finished
+	doneItems, nextItem int
+	doneID              uint64
+	part                int // so many parts of items[nextItem], which is split, are encoded
 }
 
 // step encodes until a batch is full or the queue ends, and writes the batch. It returns false when
@@ -248,8 +246,8 @@ func (w *writer) partSize(it *item) (n, foot int) {
 			foot += 24 + alignUp(len(it.snapshot.payload), 8)
 		}
 		return n, foot
-	case w.part < it.entries+it.head():
-		return recordSize(len(w.queue.entries[w.nextEntry].Data)), footGroupMax + footEntryMax
+	case w.part < it.head()+len(it.entries):
+		return recordSize(len(it.entries[w.part-it.head()].Data)), footGroupMax + footEntryMax
 	}
 	return recordSize(8), footGroupMax
 }
@@ -268,12 +266,12 @@ func (it *item) headed() bool { return it.snapshot != nil || it.special != 0 }
 // them, its state. It returns true when that was the last one.
 func (w *writer) encodePart(it *item) (done bool) {
 	b := w.log.batch
-	entries := it.head() + it.entries
+	head, entries := it.head(), it.head()+len(it.entries)
 	switch {
-	case w.part < it.head():
+	case w.part < head:
 		b.addHead(it)
 	case w.part < entries:
-		w.encodeEntries(b, 1)
+		b.addEntries(it.group, it.entries[w.part-head:][:1])
 	default:
 		b.addState(it.group, it.state)
 	}
@@ -297,16 +295,11 @@ func (w *writer) abandon() {
 // encode adds all records of an item to a batch.
 func (w *writer) encode(b *builder, it *item) {
 	b.addHead(it)
-	w.encodeEntries(b, it.entries)
+	b.addEntries(it.group, it.entries)
 	if it.hasState {
 		b.addState(it.group, it.state)
 	}
 	w.nextItem++
-}
-
-func (w *writer) encodeEntries(b *builder, n int) {
-	b.addEntries(w.queue.entries[w.nextEntry:][:n])
-	w.nextEntry += n
 }
 
 // flush writes and syncs the batch, makes its entries readable from the file and calls Done for the
@@ -383,9 +376,8 @@ func (w *writer) forget() {
 		w.queue.reset()
 		w.busy = false
 	case w.doneItems > len(w.queue.items)/2: // not always, as it moves the others
-		w.queue.drop(w.doneItems, w.doneEntries)
-		w.nextItem, w.nextEntry = w.nextItem-w.doneItems, w.nextEntry-w.doneEntries
-		w.doneItems, w.doneEntries = 0, 0
+		w.queue.items = slices.Delete(w.queue.items, 0, w.doneItems)
+		w.nextItem, w.doneItems = w.nextItem-w.doneItems, 0
 	}
 }
 
@@ -428,12 +420,16 @@ func (w *writer) completeLocked(b *builder) {
 // entriesLocked enters durable entries into their group's table. Those that were voided while they were
 // queued or written are the last of them.
 func (w *writer) entriesLocked(s *segment, c *contents, a *added) {
-	g := w.queue.entries[w.doneEntries].group
+	id := w.doneID
+	w.doneID += uint64(a.entries)
+	g := w.log.groups[a.group]
+	if g == nil {
+		return // dropped meanwhile
+	}
 	r := run{first: a.index, count: a.entries, at: c.rowCount - a.entries, seg: s.id}
-	if g.written(r, uint32(w.queue.base)+uint32(w.doneEntries)) < a.entries {
+	if g.written(r, id) < a.entries {
 		g.pin(s.id, w.log.enqueued, w.log.durable) // by something that is still queued
 	}
-	w.doneEntries += int(a.entries)
 }
 
 // recordLocked enters another durable record into its group's table.

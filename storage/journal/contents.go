@@ -33,8 +33,8 @@ type contents struct {
 	objects []objectRow // by key
 	removed []uint64    // keys in OBJECTDEL records, sorted
 
-	// The tables, nil while they are read from the footer.
-	rows   []row
+	// The tables, empty while they are read from the footer.
+	rows   rowTable
 	sparse []sparseRow
 
 	rowCount, sparseCount   uint32
@@ -156,7 +156,7 @@ func (c *contents) entries(first, term uint64, rows []row) error {
 	}
 	c.truncate(first)
 	count := uint32(len(rows))
-	c.rows = append(c.rows, rows...)
+	c.rows.append(rows)
 	c.rowCount += count
 	for _, r := range rows {
 		c.rowBytes += int64(r.length)
@@ -187,8 +187,7 @@ func (c *contents) truncate(from uint64) {
 		}
 		for range last.count - keep {
 			c.rowCount--
-			c.rowBytes -= int64(c.rows[c.rowCount].length)
-			c.rows = c.rows[:c.rowCount]
+			c.rowBytes -= int64(c.rows.pop().length)
 		}
 		if last.count = keep; keep > 0 {
 			c.high = last.first + uint64(keep) - 1

@@ -14,17 +14,17 @@ func BenchmarkEncode(b *testing.B) {
 			h.size = 64 << 20
 			s := newSegment(h, newSectorFile(h, nil, nil))
 			g := newGroup(1)
-			entries := make([]queued, of.entries)
+			entries := make([]Entry, of.entries)
 			data := make([]byte, of.size)
 			for i := range entries {
-				entries[i] = queued{Entry: Entry{Index: uint64(i + 1), Term: 1, Data: data}, group: g}
+				entries[i] = Entry{Index: uint64(i + 1), Term: 1, Data: data}
 			}
 			var batch builder
 			b.SetBytes(int64(of.size * of.entries))
 			b.ReportAllocs()
 			for b.Loop() {
 				batch.start(s, s.end, 0)
-				batch.addEntries(entries)
+				batch.addEntries(g, entries)
 				buf, _ := batch.finish(link{})
 				s.file.seal(buf, dataOffset, 1)
 			}

@@ -83,7 +83,7 @@ const (
 // footBytes is the room that the contents take in a footer. A snapshot's members may be large.
 func (c *contents) footBytes() int {
 	n := footItemBytes + 16*len(c.runs) + 16*len(c.terms) + 24*len(c.moved) + 16*len(c.objects) + 8*len(c.removed) +
-		rowBytes*len(c.rows) + sparseBytes*len(c.sparse)
+		rowBytes*int(c.rowCount) + sparseBytes*int(c.sparseCount)
 	if c.void > 0 {
 		n += 8
 	}
@@ -131,7 +131,7 @@ func (s *segment) encodeFooter() (p []byte, at int, sums []uint32) {
 	for _, c := range groups {
 		p = c.appendItem(p)
 		c.rowsAt, c.sparseAt = rows, uint32(len(tab))
-		for _, r := range c.rows {
+		for r := range c.rows.all() {
 			le.PutUint32(tab[rows:], r.off)
 			le.PutUint32(tab[rows+4:], r.length)
 			rows += rowBytes
@@ -173,7 +173,7 @@ func (c *contents) appendItem(p []byte) []byte {
 		}
 	}
 	p = le.AppendUint64(p, c.group)
-	for _, n := range []int{int(flags), len(c.rows), len(c.sparse), len(c.runs), len(c.terms), len(c.moved),
+	for _, n := range []int{int(flags), int(c.rowCount), int(c.sparseCount), len(c.runs), len(c.terms), len(c.moved),
 		len(c.objects), len(c.removed)} {
 		p = le.AppendUint32(p, uint32(n))
 	}
@@ -407,7 +407,7 @@ func (d *footReader) item() *contents {
 // shrink forgets what the group tables and the footer have, too.
 func (c *contents) shrink() {
 	c.runs, c.terms, c.moved, c.bounds, c.state, c.snap = nil, nil, nil, nil, nil, nil
-	c.rows, c.sparse = nil, nil
+	c.rows, c.sparse = rowTable{}, nil
 }
 
 // blockCache keeps checked blocks of the tables of footers in memory, up to a number; the oldest go

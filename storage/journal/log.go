@@ -115,6 +115,7 @@ type Log struct {
 	active          *segment
 	appended, moved int64       // as in Stats
 	enqueued        uint64      // number of items that were queued
+	entryID         uint64      // of the next entry that is queued
 	durable         uint64      // how many of them are durable
 	ready           []*segment  // prepared, empty, in order of use
 	spares          []*segment  // reclaimed, in order of use
@@ -173,8 +174,8 @@ func newLog(cfg Config) *Log {
 	}
 }
 
-// Append queues a write and returns; it never waits for I/O. It owns w.Entries' Data from now on:
-// the bytes must not change any more. After a fatal error, Close or a Drop of the group the write
+// Append queues a write and returns; it never waits for I/O. It owns w.Entries and their Data from now on:
+// they must not change any more. After a fatal error, Close or a Drop of the group the write
 // is forgotten and Done is not called. An index gap, a Reset that goes back and an entry that Admit
 // refuses are bugs of the caller and panic.
 func (l *Log) Append(w Write) {
@@ -204,7 +205,7 @@ func (l *Log) enqueue(w Write) (wake wake) {
 		checkReset(g, w.Snapshot)
 		first, last = w.Snapshot.Index+1, w.Snapshot.Index
 	}
-	it := item{group: g, entries: len(w.Entries), done: w.Done}
+	it := item{group: g, entries: w.Entries, done: w.Done}
 	l.checkLocked(g, w.Entries, first, last, &it)
 	if len(w.Entries) > 0 || w.State != nil || w.Snapshot != nil {
 		l.groups[w.Group] = g
@@ -215,7 +216,7 @@ func (l *Log) enqueue(w Write) (wake wake) {
 		commit = max(commit, min(w.Snapshot.Index, g.base-1))
 	}
 	if len(w.Entries) > 0 {
-		g.put(w.Entries, uint32(l.fill.put(w.Entries, g)))
+		g.put(w.Entries, l.entryID)
 	}
 	if w.State != nil {
 		it.state, it.hasState = *w.State, true
@@ -322,6 +323,8 @@ func (l *Log) enqueueLocked(it item, urgent bool) (wake wake) {
 	if len(l.fill.items) == 0 || urgent && !l.fill.urgent {
 		wake = wakeRun
 	}
+	it.id = l.entryID
+	l.entryID += uint64(len(it.entries))
 	l.fill.items = append(l.fill.items, it)
 	l.enqueued++
 	l.fill.bytes += int64(it.bytes)

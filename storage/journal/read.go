@@ -65,8 +65,11 @@ func (l *Log) sourceLocked(g *group, lo, hi uint64) (source, error) {
 	src := source{group: g.id, lo: lo, hi: hi}
 	if id, count, ok := g.findQueued(lo); ok {
 		src.hi = min(hi, lo+uint64(count))
-		for ; lo < src.hi; lo, id = lo+1, id+1 {
-			src.queued = append(src.queued, l.queuedLocked(id))
+		for lo < src.hi {
+			es := l.queuedLocked(id)
+			es = es[:min(uint64(len(es)), src.hi-lo)]
+			src.queued = append(src.queued, es...)
+			lo, id = lo+uint64(len(es)), id+uint64(len(es))
 		}
 		return src, nil
 	}
@@ -80,13 +83,14 @@ func (l *Log) sourceLocked(g *group, lo, hi uint64) (source, error) {
 	return src, l.openSourceLocked(&src, r)
 }
 
-// queuedLocked returns an entry that is not durable yet.
-func (l *Log) queuedLocked(id uint32) Entry {
-	e, ok := l.fill.get(id)
-	if !ok {
-		e, _ = l.flight.get(id)
+// queuedLocked returns an entry that is not durable yet, and those that were appended with it and follow.
+func (l *Log) queuedLocked(id uint64) []Entry {
+	for _, q := range []*queue{&l.flight, &l.fill} {
+		if es := q.find(id); es != nil {
+			return es
+		}
 	}
-	return e
+	panic(fmt.Sprintf("BUG: journal: no entry with id %d is queued", id))
 }
 
 // openSourceLocked lets a source read a run.
@@ -103,7 +107,7 @@ func (l *Log) openSourceLocked(src *source, r run) error {
 	case r.moved:
 		src.at, src.count = c.sparseAt, c.sparseCount
 	case s.tables == nil:
-		src.rows = slices.Clone(c.rows[r.at : r.at+min(r.count, 4096)])
+		src.rows = c.rows.copy(r.at, r.at+min(r.count, 4096))
 		src.hi = src.lo + uint64(len(src.rows))
 	default:
 		src.at = c.rowsAt + r.at*rowBytes
@@ -452,7 +456,7 @@ func (l *Log) candidates(group, index uint64) (blobs []*blob, sources []source, 
 		slices.Reverse(blobs)
 	}
 	if id, _, ok := g.findQueued(index); ok {
-		e := l.queuedLocked(id)
+		e := l.queuedLocked(id)[0]
 		return append(blobs, &blob{kind: kindEntry, term: e.Term, payload: e.Data}), nil, nil
 	}
 	sources, err = l.placesLocked(g, index)

@@ -204,7 +204,7 @@ func (l *Log) damagedIn(s *segment, sectors []int64) ([]Damaged, error) {
 					runs = append(runs, r)
 				}
 			}
-			rows = slices.Clone(c.rows)
+			rows = c.rows.copy(0, uint32(c.rows.len()))
 			for _, o := range c.objects {
 				if have := g.objects[o.key]; hit(o.row) && have.blob == nil && have.seg == s.id && have.row == o.row {
 					add(id, true, o.key)

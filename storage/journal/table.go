@@ -42,8 +42,9 @@ type part struct {
 // queuedRun says that count entries of a group from first on are not durable yet, and were queued one after
 // the other.
 type queuedRun struct {
-	first     uint64
-	count, id uint32 // low half of the queue id of the first
+	first uint64
+	count uint32
+	id    uint64 // of the first in the queue
 }
 
 func (q queuedRun) end() uint64 { return q.first + uint64(q.count) }
@@ -52,7 +53,7 @@ func (q queuedRun) end() uint64 { return q.first + uint64(q.count) }
 // a crash leaves, and keeps its segment.
 type voided struct {
 	run
-	id uint32 // of the queued entry
+	id uint64 // of the queued entry
 	by *blob  // the snapshot of the Reset
 }
 
@@ -160,15 +161,15 @@ func (g *group) cutTerms(from uint64) {
 
 // put queues entries that follow each other, the first of which has base <= index <= last+1 and the queue id
 // id, and voids what stands at its index and above.
-func (g *group) put(entries []Entry, id uint32) {
+func (g *group) put(entries []Entry, id uint64) {
 	first, count := entries[0].Index, uint32(len(entries))
 	if first <= g.last {
 		g.void(first, voided{id: id})
 	}
-	if n := len(g.queued); n > 0 && g.queued[n-1].end() == first && g.queued[n-1].id+g.queued[n-1].count == id {
+	if n := len(g.queued); n > 0 && g.queued[n-1].end() == first && g.queued[n-1].id+uint64(g.queued[n-1].count) == id {
 		g.queued[n-1].count += count
 	} else {
-		g.queued = append(g.queued, queuedRun{first, count, id})
+		g.queued = append(g.queued, queuedRun{first: first, count: count, id: id})
 	}
 	for i := range entries {
 		g.addTerm(entries[i].Index, entries[i].Term)
@@ -194,9 +195,9 @@ func (g *group) resetDurable(by *blob) {
 }
 
 // entriesDurable notes that the count queued entries from id on, which may have voided runs, are durable.
-func (g *group) entriesDurable(id, count uint32) {
+func (g *group) entriesDurable(id uint64, count uint32) {
 	if len(g.voided) > 0 {
-		g.voided = slices.DeleteFunc(g.voided, func(v voided) bool { return v.by == nil && v.id-id < count })
+		g.voided = slices.DeleteFunc(g.voided, func(v voided) bool { return v.by == nil && v.id-id < uint64(count) })
 	}
 }
 
@@ -279,14 +280,14 @@ func (g *group) reset(keep, index, term uint64, by *blob) {
 
 // written turns the queued entries of a run, the first of which has the queue id id, into stored ones. It
 // returns how many of them were not voided meanwhile.
-func (g *group) written(r run, id uint32) (stored uint32) {
+func (g *group) written(r run, id uint64) (stored uint32) {
 	g.entriesDurable(id, r.count)
 	if len(g.queued) == 0 || g.queued[0].first != r.first || g.queued[0].id != id {
 		return 0
 	}
 	q := &g.queued[0]
 	stored = min(r.count, q.count)
-	q.first, q.count, q.id = q.first+uint64(stored), q.count-stored, q.id+stored
+	q.first, q.count, q.id = q.first+uint64(stored), q.count-stored, q.id+uint64(stored)
 	if q.count == 0 {
 		g.queued = g.queued[1:]
 	}
@@ -350,7 +351,7 @@ func (g *group) find(index uint64) (run, bool) {
 
 // findQueued returns the queue id of an entry that is not durable yet, and how many were queued after it
 // without a gap, itself included.
-func (g *group) findQueued(index uint64) (id, count uint32, ok bool) {
+func (g *group) findQueued(index uint64) (id uint64, count uint32, ok bool) {
 	i, found := slices.BinarySearchFunc(g.queued, index, func(q queuedRun, x uint64) int { return cmp.Compare(q.first, x) })
 	if !found {
 		i--
@@ -358,8 +359,8 @@ func (g *group) findQueued(index uint64) (id, count uint32, ok bool) {
 	if i < 0 || g.queued[i].end() <= index {
 		return 0, 0, false
 	}
-	skip := uint32(index - g.queued[i].first)
-	return g.queued[i].id + skip, g.queued[i].count - skip, true
+	skip := index - g.queued[i].first
+	return g.queued[i].id + skip, g.queued[i].count - uint32(skip), true
 }
 
 // hole returns the first index of the log that has no place.
