@@ -281,12 +281,8 @@ func (f *sectorFile) write(buf []byte, sealed int, off int64, lsn uint64) error 
 
 // zero overwrites a range of whole blocks with zeros and syncs.
 func (f *sectorFile) zero(from, to int64) error {
-	at, end := f.physical(from), f.physical(to)
-	zeros := make([]byte, min(fillBytes, end-at))
-	for ; at < end; at += int64(len(zeros)) {
-		if _, err := f.raw.WriteAt(zeros[:min(int64(len(zeros)), end-at)], at); err != nil {
-			return err
-		}
+	if err := writeZeros(f.raw, f.physical(from), f.physical(to)); err != nil {
+		return err
 	}
 	return f.raw.SyncData()
 }
