@@ -22,6 +22,7 @@ type builder struct {
 	count  uint32
 	foot   int // what the records take in the segment's footer at most
 	owed   int // what those of the batch before take there, until they count in segment.foot
+	cold   int // bytes of blobs that are cold
 	added  []added
 	rows   []row             // of all ENTRY records, in the batch
 	head   [recordBytes]byte // of a record that does not fit in one sector, for put
@@ -55,7 +56,7 @@ func (b *builder) start(s *segment, off int64, owed int) {
 		b.buf = make([]byte, 0, 64<<10)
 	}
 	b.buf, b.size, b.sealed = b.buf[:sectorBytes], batchBytes, 0
-	b.seg, b.off, b.count, b.foot, b.owed = s, off, 0, 0, owed
+	b.seg, b.off, b.count, b.foot, b.owed, b.cold = s, off, 0, 0, owed, 0
 	clear(b.added)
 	b.added, b.rows = b.added[:0], b.rows[:0]
 }
@@ -160,6 +161,9 @@ func (b *builder) addBlob(g *group, from *blob) {
 	b.add(recordHeader{kind: from.kind, entryType: from.entryType, group: g.id, index: from.index, term: from.term},
 		from.payload, from.data...)
 	b.added[len(b.added)-1].blob = from
+	if from.cold {
+		b.cold += from.size()
+	}
 }
 
 // grow makes room for n bytes of content more.

@@ -307,6 +307,7 @@ func (w *writer) encode(b *builder, it *item) {
 func (w *writer) flush() error {
 	l, b := w.log, w.log.batch
 	s, last, items := b.seg, l.latest, w.nextItem
+	off, cold := b.off, 2*b.cold > b.size
 	if b.count > 0 { // none: items without records, which wait for what is durable already
 		var buf []byte
 		buf, last = b.finish(l.latest)
@@ -358,6 +359,9 @@ func (w *writer) flush() error {
 		}
 	}
 	w.forget()
+	if cold { // memory is for what is read; a state of many GB would take all of it
+		s.file.forget(off, s.end)
+	}
 	if needSegment {
 		signal(l.prepare)
 	}

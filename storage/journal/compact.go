@@ -80,7 +80,7 @@ func (l *Log) Install(id, index, term uint64, size uint32, ranges []Range, data 
 		panic(fmt.Sprintf("BUG: journal: group %d installs %d bytes of entry %d where %d belong: %v", id, len(data),
 			index, n, err))
 	}
-	l.install(id, &blob{kind: kindRelocated, index: index, term: term, payload: r.encode(), data: data}, done)
+	l.install(id, &blob{kind: kindRelocated, index: index, term: term, payload: r.encode(), data: data, cold: true}, done)
 }
 
 // Repair stores a committed entry of the group's log once more, and owns its Data from now on; it is read from its new place when that is durable.

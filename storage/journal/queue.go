@@ -10,6 +10,7 @@ type blob struct {
 	term      uint64
 	payload   []byte
 	data      []byte // of a RELOCATED record, whose payload goes on with it
+	cold      bool   // nobody here has asked for it
 }
 
 func (b *blob) size() int { return len(b.payload) + len(b.data) }

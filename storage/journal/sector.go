@@ -279,6 +279,12 @@ func (f *sectorFile) write(buf []byte, sealed int, off int64, lsn uint64) error 
 	return nil
 }
 
+// forget takes what a batch wrote out of memory.
+func (f *sectorFile) forget(from, to int64) {
+	at := f.physical(from)
+	f.raw.WontRead(at, f.physical(to)-at)
+}
+
 // zero overwrites a range of whole blocks with zeros and syncs.
 func (f *sectorFile) zero(from, to int64) error {
 	if err := writeZeros(f.raw, f.physical(from), f.physical(to)); err != nil {

@@ -367,7 +367,10 @@ func (f *memFile) Allocate(size int64) error {
 func (f *memFile) StartWrite(int64, int64) error { return f.check("start to write") }
 
 // WillRead does nothing: reads do not wait.
-func (f *memFile) WillRead(int64, int64) {}
+func (f *memFile) WillRead(int64, int64) bool { return false }
+
+// WontRead does nothing: memory is all there is.
+func (f *memFile) WontRead(int64, int64) {}
 
 func (f *memFile) Sync() error { return f.SyncData() }
 

@@ -107,7 +107,9 @@ func (f osFile) StartWrite(off, n int64) error {
 	return nil
 }
 
-func (f osFile) WillRead(off, n int64) { willRead(f.File, off, n) }
+func (f osFile) WillRead(off, n int64) bool { return willRead(f.File, off, n) }
+
+func (f osFile) WontRead(off, n int64) { wontRead(f.File, off, n) }
 
 func (f osFile) SyncData() error {
 	if err := syncData(f.File); err != nil {

@@ -28,9 +28,20 @@ func startWrite(f *os.File, off, n int64) error {
 }
 
 // willRead begins to read a range into the page cache, of which the kernel takes what the disk takes in one request
-// (max_sectors_kb). That it cannot is told by the read.
-func willRead(f *os.File, off, n int64) {
+// (max_sectors_kb). That it cannot is told by the read. A read that may not wait says whether it is there.
+func willRead(f *os.File, off, n int64) (cold bool) {
+	var one [1]byte
+	err := retry(f, func(fd int) error {
+		_, err := unix.Preadv2(fd, [][]byte{one[:]}, off+n/2, unix.RWF_NOWAIT)
+		return err
+	})
 	_ = retry(f, func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) })
+	return err == unix.EAGAIN
+}
+
+// wontRead takes a range out of the page cache, but for pages that are not written yet. That it cannot costs memory alone.
+func wontRead(f *os.File, off, n int64) {
+	_ = retry(f, func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_DONTNEED) })
 }
 
 // FreeBytes returns how much may still be written in a directory of the machine.

@@ -13,7 +13,9 @@ func syncData(f *os.File) error { return f.Sync() }
 
 func startWrite(*os.File, int64, int64) error { return nil }
 
-func willRead(*os.File, int64, int64) {}
+func willRead(*os.File, int64, int64) bool { return false }
+
+func wontRead(*os.File, int64, int64) {}
 
 // FreeBytes returns how much may still be written in a directory of the machine; here that is not known, and
 // errors.ErrUnsupported.

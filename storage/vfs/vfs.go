@@ -50,8 +50,11 @@ type File interface {
 	// StartWrite lets the disk begin with n bytes at off that were written, and waits for nothing. It promises
 	// nothing: that is for Sync.
 	StartWrite(off, n int64) error
-	// WillRead says that n bytes at off will be read soon, and waits for nothing.
-	WillRead(off, n int64)
+	// WillRead says that n bytes at off will be read soon, and waits for nothing. It reports whether they have to come from the
+	// disk, judged by one in the middle; false where that is not known.
+	WillRead(off, n int64) (cold bool)
+	// WontRead says that n bytes at off, which are durable, will not be read soon: memory need not hold them.
+	WontRead(off, n int64)
 	// Sync makes contents and size durable (fsync).
 	Sync() error
 	// SyncData makes contents durable, and of the metadata what is needed to read them (fdatasync).
