@@ -32,21 +32,21 @@ const (
 	recRelease            // term: no, and it never will again
 	recGone               // replica: it is not a member of the group any more
 	recDigest             // term, last entry, leader, from replica: my replica's view
-	recOffer
-	recHave
-	recPiece
-	recFetch   // id, kind, entry or key, term, offset, length: what do you have there?
-	recFetched // id, code, term and size of the entry, checksum, type of the entry, and the bytes
-	recCheck   // term, entry, format: tell the checksum of your state after it, if you encode it so
-	recChecked // term, entry, checksum, replica
-	recDiffers // term, entry, checksum: that is what most have
+	recOffer              // id, count, bytes and checksum of the state's objects, and the MsgSnap
+	recHave               // id, place (phase, number, offset), code, run
+	recPiece              // id, place, key or term, size of the entry, run, number in it, and the bytes
+	recFetch              // id, kind, entry or key, term, offset, length: what do you have there?
+	recFetched            // id, code, term and size of the entry, checksum, type of the entry, and the bytes
+	recCheck              // term, entry, format: tell the checksum of your state after it, if you encode it so
+	recChecked            // term, entry, checksum, replica
+	recDiffers            // term, entry, checksum: that is what most have
 	recordKinds
 )
 
 // numbers is how many numbers the body of a record has before anything else.
 var numbers = [recordKinds]int{
 	recBeat: 5, recSleep: 2, recQuery: 2, recRelease: 1, recGone: 1, recDigest: 4,
-	recOffer: 4, recHave: 6, recPiece: 9, recFetch: 6, recFetched: 6, recCheck: 3, recChecked: 4, recDiffers: 3,
+	recOffer: 4, recHave: 6, recPiece: 8, recFetch: 6, recFetched: 6, recCheck: 3, recChecked: 4, recDiffers: 3,
 }
 
 // builder puts records together to a frame whose data is not copied.
@@ -143,7 +143,7 @@ func (b *builder) parts() [][]byte {
 type record struct {
 	kind  recordKind
 	group GroupID
-	num   [9]uint64    // of all kinds but recMessage
+	num   [8]uint64    // of all kinds but recMessage
 	stamp uint64       // recMessage
 	msg   core.Message // recMessage and recOffer
 	data  []byte       // recPiece and recFetched

@@ -27,14 +27,14 @@ func sampleFrame() (parts [][]byte, want []record) {
 	b.meta = snap.AppendHeader(b.meta)
 	b.end(start)
 	start = b.begin(77, recPiece, 6)
-	b.uvarints(1, 2, 3, 4, 5, 6, 7, 8, 9)
+	b.uvarints(1, 2, 3, 4, 5, 6, 7, 8)
 	b.data(big)
 	b.end(start)
 	want = []record{
 		{kind: recMessage, group: 5, stamp: 9, msg: app},
 		{kind: recMessage, group: 1 << 40, msg: core.Message{Type: core.MsgHeartbeat, From: 1, To: 2, Term: 3}},
-		{kind: recOffer, group: 6, num: [9]uint64{1, 2, 3, 4}, msg: snap},
-		{kind: recPiece, group: 6, num: [9]uint64{1, 2, 3, 4, 5, 6, 7, 8, 9}, data: big},
+		{kind: recOffer, group: 6, num: [8]uint64{1, 2, 3, 4}, msg: snap},
+		{kind: recPiece, group: 6, num: [8]uint64{1, 2, 3, 4, 5, 6, 7, 8}, data: big},
 	}
 	for kind := recBeat; kind < recOffer; kind++ {
 		r := record{kind: kind, group: 8}

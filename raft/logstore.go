@@ -120,8 +120,9 @@ type SnapshotStore interface {
 }
 
 // Prefetcher is a SnapshotStore that can be told what will be read: n bytes of data from an entry on. It waits for nothing.
+// When they were not in memory, it returns a function that takes them out of it again.
 type Prefetcher interface {
-	Prefetch(group, index uint64, n int64)
+	Prefetch(group, index uint64, n int64) (forget func())
 }
 
 // Retainer tells what of the entries before a group's first index is still needed. A Machine may be

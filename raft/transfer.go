@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"slices"
 	"sync"
 	"time"
@@ -82,9 +81,10 @@ type sending struct {
 	unacked  []sentPiece
 	inFlight int
 	pumping  bool
-	keys     []uint64 // the machine's objects; owned by pump
-	reading  Damage   // what is being read; At 0: of the state; owned by pump
-	unasked  int      // bytes of entries to be read before the store is told again what comes; owned by pump
+	keys     []uint64  // the machine's objects; owned by pump
+	reading  Damage    // what is being read; At 0: of the state; owned by pump
+	unasked  int       // bytes of entries to be read before the store is told again what comes; owned by pump
+	forget   [2]func() // takes what was prefetched last, and before that, out of memory; owned by pump
 }
 
 // sentPiece is a piece that is not durable at the receiver.
@@ -519,7 +519,8 @@ func (t *sending) entryPiece(b *piece, at place) (next place, err error) {
 	return next, nil
 }
 
-// prefetch tells the store what comes after an entry, of which n bytes are about to be read.
+// prefetch tells the store what comes after an entry, of which n bytes are about to be read, and that it does not need
+// what it read for the last but one such call: nobody else has asked for it, and it would take the place of what others have.
 func (t *sending) prefetch(index uint64, n int) {
 	p, ok := t.g.host.snapshots.(Prefetcher)
 	if !ok {
@@ -527,13 +528,16 @@ func (t *sending) prefetch(index uint64, n int) {
 	}
 	if t.unasked -= n; t.unasked <= 0 {
 		t.unasked = prefetchBytes / 2
-		p.Prefetch(t.g.log, index, prefetchBytes)
+		if t.forget[1] != nil {
+			t.forget[1]()
+		}
+		t.forget[0], t.forget[1] = p.Prefetch(t.g.log, index, prefetchBytes), t.forget[0]
 	}
 }
 
 func (t *sending) add(p *piece, at place, a, c uint64, data []byte) {
 	start := p.b.begin(t.g.host.incarnation, recPiece, t.g.id)
-	p.b.uvarints(t.id, at.phase, at.n, at.off, a, c, uint64(crc32.Checksum(data, castagnoli)), p.run, p.seq)
+	p.b.uvarints(t.id, at.phase, at.n, at.off, a, c, p.run, p.seq)
 	p.b.data(data)
 	p.b.end(start)
 	p.seq++
