@@ -20,6 +20,7 @@ import (
 )
 
 func main() {
+	reserveHeapSlack(machineMemory())
 	os.Exit(run(os.Args[1:]))
 }
 
