@@ -262,7 +262,6 @@ func (l *Log) fillSegment(file vfs.File, h header, pace func(filled, size int64)
 
 // writeZeros writes zeros from one offset of a file up to another one.
 func writeZeros(file vfs.File, from, to int64) error {
-	zeros := make([]byte, min(zeroBytes, to-from))
 	for ; from < to; from += zeroBytes {
 		if _, err := file.WriteAt(zeros[:min(zeroBytes, to-from)], from); err != nil {
 			return err
@@ -270,6 +269,9 @@ func writeZeros(file vfs.File, from, to int64) error {
 	}
 	return nil
 }
+
+// zeros is never written to.
+var zeros [zeroBytes]byte
 
 // pace, as the filler's argument, leaves the disk to run: it rests between pieces as long as the filler is ahead of the use of
 // the active segment. It ends the filling when run waits for the segment, and when batches are so large that
