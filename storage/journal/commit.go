@@ -360,7 +360,7 @@ func (w *writer) flush() error {
 	}
 	w.forget()
 	if cold { // memory is for what is read; a state of many GB would take all of it
-		s.file.forget(off, s.end)
+		s.file.uncache(off, s.end)
 	}
 	if needSegment {
 		signal(l.prepare)

@@ -15,7 +15,7 @@ func (l *Log) Prefetch(group, index uint64, n int64) (forget func()) {
 			continue
 		}
 		if off := s.physical(int64(r.off)); s.file.raw.WillRead(off, n) {
-			forget = func() { l.forget(s.id, off, n) }
+			forget = func() { l.uncache(s.id, off, n) }
 		}
 		break
 	}
@@ -23,8 +23,8 @@ func (l *Log) Prefetch(group, index uint64, n int64) (forget func()) {
 	return forget
 }
 
-// forget takes a range of a segment out of memory.
-func (l *Log) forget(seg uint32, off, n int64) {
+// uncache takes a range of a segment out of memory.
+func (l *Log) uncache(seg uint32, off, n int64) {
 	l.mu.RLock()
 	s := l.segs[seg]
 	if s != nil {

@@ -13,6 +13,14 @@ type rowTable struct {
 
 func (t *rowTable) len() int { return len(t.full)*rowChunk + len(t.tail) }
 
+// chunk returns the i-th chunk, of which the last is the tail.
+func (t *rowTable) chunk(i int) []row {
+	if i < len(t.full) {
+		return t.full[i]
+	}
+	return t.tail
+}
+
 // append adds rows at the end.
 func (t *rowTable) append(rows []row) {
 	for len(rows) > 0 {
@@ -39,11 +47,7 @@ func (t *rowTable) pop() (last row) {
 func (t *rowTable) all() iter.Seq[row] {
 	return func(yield func(row) bool) {
 		for i := range len(t.full) + 1 {
-			chunk := t.tail
-			if i < len(t.full) {
-				chunk = t.full[i]
-			}
-			for _, r := range chunk {
+			for _, r := range t.chunk(i) {
 				if !yield(r) {
 					return
 				}
@@ -56,10 +60,7 @@ func (t *rowTable) all() iter.Seq[row] {
 func (t *rowTable) copy(from, to uint32) []row {
 	rows := make([]row, 0, to-from)
 	for from < to {
-		chunk := t.tail
-		if i := int(from / rowChunk); i < len(t.full) {
-			chunk = t.full[i]
-		}
+		chunk := t.chunk(int(from / rowChunk))
 		at := from % rowChunk
 		n := min(to-from, uint32(len(chunk))-at)
 		rows = append(rows, chunk[at:at+n]...)

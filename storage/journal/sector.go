@@ -279,8 +279,8 @@ func (f *sectorFile) write(buf []byte, sealed int, off int64, lsn uint64) error 
 	return nil
 }
 
-// forget takes what a batch wrote out of memory.
-func (f *sectorFile) forget(from, to int64) {
+// uncache takes what a batch wrote out of memory.
+func (f *sectorFile) uncache(from, to int64) {
 	at := f.physical(from)
 	f.raw.WontRead(at, f.physical(to)-at)
 }
