@@ -119,10 +119,10 @@ type SnapshotStore interface {
 	Retain(group uint64, r Retainer)
 }
 
-// Prefetcher is a SnapshotStore that can be told what will be read: n bytes of data from an entry on. It waits for nothing.
-// When they were not in memory, it returns a function that takes them out of it again.
-type Prefetcher interface {
-	Prefetch(group, index uint64, n int64) (forget func())
+// BulkStore is a SnapshotStore with a way of its own to read much: the function that Bulk returns is ReadAt for a group, to be
+// called for ascending entries, and by one caller at a time.
+type BulkStore interface {
+	Bulk(group uint64) func(index uint64, off int, p []byte) error
 }
 
 // Retainer tells what of the entries before a group's first index is still needed. A Machine may be

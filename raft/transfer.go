@@ -51,8 +51,6 @@ const (
 	transferPatience = 5 * time.Second
 	transferEnd      = 30 * time.Second
 	busyPause        = time.Second
-	// prefetchBytes is how far ahead of what it reads a transfer lets the disk read.
-	prefetchBytes = 4 << 20
 )
 
 type sendState uint8
@@ -81,10 +79,10 @@ type sending struct {
 	unacked  []sentPiece
 	inFlight int
 	pumping  bool
-	keys     []uint64  // the machine's objects; owned by pump
-	reading  Damage    // what is being read; At 0: of the state; owned by pump
-	unasked  int       // bytes of entries to be read before the store is told again what comes; owned by pump
-	forget   [2]func() // takes what was prefetched last, and before that, out of memory; owned by pump
+	keys     []uint64 // the machine's objects; owned by pump
+	reading  Damage   // what is being read; At 0: of the state; owned by pump
+	// readAt reads parts of entries; owned by pump, and nil before the first of them.
+	readAt func(index uint64, off int, p []byte) error
 }
 
 // sentPiece is a piece that is not durable at the receiver.
@@ -506,12 +504,11 @@ func (t *sending) entryPiece(b *piece, at place) (next place, err error) {
 		head = binary.AppendUvarint(head, uint64(p.Len))
 		sum += int(p.Len)
 	}
-	t.prefetch(index, sum)
 	data := append(make([]byte, 0, len(head)+sum), head...)
 	for _, p := range parts {
 		n := len(data)
 		data = data[:n+int(p.Len)]
-		if err := store.ReadAt(g.log, index, int(p.Off), data[n:]); err != nil {
+		if err := t.readEntry(index, int(p.Off), data[n:]); err != nil {
 			return at, err
 		}
 	}
@@ -519,20 +516,17 @@ func (t *sending) entryPiece(b *piece, at place) (next place, err error) {
 	return next, nil
 }
 
-// prefetch tells the store what comes after an entry, of which n bytes are about to be read, and that it does not need
-// what it read for the last but one such call: nobody else has asked for it, and it would take the place of what others have.
-func (t *sending) prefetch(index uint64, n int) {
-	p, ok := t.g.host.snapshots.(Prefetcher)
-	if !ok {
-		return
-	}
-	if t.unasked -= n; t.unasked <= 0 {
-		t.unasked = prefetchBytes / 2
-		if t.forget[1] != nil {
-			t.forget[1]()
+// readEntry fills p with a part of an entry.
+func (t *sending) readEntry(index uint64, off int, p []byte) error {
+	if t.readAt == nil {
+		store, log := t.g.host.snapshots, t.g.log
+		if bulk, ok := store.(BulkStore); ok {
+			t.readAt = bulk.Bulk(log)
+		} else {
+			t.readAt = func(index uint64, off int, p []byte) error { return store.ReadAt(log, index, off, p) }
 		}
-		t.forget[0], t.forget[1] = p.Prefetch(t.g.log, index, prefetchBytes), t.forget[0]
 	}
+	return t.readAt(index, off, p)
 }
 
 func (t *sending) add(p *piece, at place, a, c uint64, data []byte) {

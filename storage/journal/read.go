@@ -344,17 +344,22 @@ func (src *source) entry(index uint64, p place, b []byte) (Entry, error) {
 // ErrUnknownGroup, ErrCompacted, ErrUnavailable, *CorruptError, io.ErrUnexpectedEOF when the entry ends
 // before p is full, or that of the read.
 func (l *Log) ReadAt(group, index uint64, off int, p []byte) error {
+	return l.readEntry(group, index, reading{off: off, p: p})
+}
+
+// readEntry is ReadAt for what a reading says.
+func (l *Log) readEntry(group, index uint64, r reading) error {
 	again := true
 	for err := error(nil); again; {
-		if again, err = l.readAt(group, index, off, p); err != nil {
-			return fmt.Errorf("read %d bytes at %d of group %d entry %d: %w", len(p), off, group, index, err)
+		if again, err = l.tryRead(group, index, r); err != nil {
+			return fmt.Errorf("read %d bytes at %d of group %d entry %d: %w", len(r.p), r.off, group, index, err)
 		}
 	}
 	return nil
 }
 
-// readAt does the work of ReadAt; again says that tables were rebuilt meanwhile.
-func (l *Log) readAt(group, index uint64, off int, p []byte) (again bool, err error) {
+// tryRead does the work of readEntry; again says that tables were rebuilt meanwhile.
+func (l *Log) tryRead(group, index uint64, r reading) (again bool, err error) {
 	blobs, sources, err := l.candidates(group, index)
 	if err != nil {
 		return false, err
@@ -364,7 +369,6 @@ func (l *Log) readAt(group, index uint64, off int, p []byte) (again bool, err er
 			err = cerr
 		}
 	}()
-	r := reading{off: off, p: p}
 	for _, b := range blobs {
 		if done, err := r.payload(b); done || err != nil {
 			return false, err
@@ -387,6 +391,7 @@ func (l *Log) readAt(group, index uint64, off int, p []byte) (again bool, err er
 type reading struct {
 	off   int
 	p     []byte
+	bulk  *Bulk // may have what segments hold; nil: there is none
 	begun bool
 	rest  []Range // what is still missing, once it has begun
 }
@@ -409,6 +414,16 @@ func (r *reading) take(have *relocated, read func(at int, p []byte) error) (done
 	}
 	r.rest = rest
 	return len(rest) == 0, nil
+}
+
+// segment fills p with what stands in a segment from off on.
+func (r *reading) segment(s *segment, p []byte, off int64) error {
+	from := s.file.reader(off + int64(len(p)))
+	defer from.close()
+	if r.bulk != nil {
+		from.ahead = func(at int64) []byte { return r.bulk.bytes(s, at) }
+	}
+	return readFull(&from, p, off)
 }
 
 // wholeEntry describes an entry of n bytes as a record that has all of it.
@@ -507,7 +522,7 @@ func (l *Log) readCandidate(src *source, index uint64, r *reading) (done bool, e
 		}
 		have := wholeEntry(at.length)
 		return r.take(&have, func(from int, p []byte) error {
-			return readFull(src.seg.file, p, int64(at.off)+int64(from-have.headBytes()))
+			return r.segment(src.seg, p, int64(at.off)+int64(from-have.headBytes()))
 		})
 	}
 	rows, err := l.sparseRows(src, index)
@@ -520,7 +535,7 @@ func (l *Log) readCandidate(src *source, index uint64, r *reading) (done bool, e
 			return false, err
 		}
 		done, err := r.take(&have, func(from int, p []byte) error {
-			return readFull(src.seg.file, p, int64(row.off)+int64(from))
+			return r.segment(src.seg, p, int64(row.off)+int64(from))
 		})
 		if done || err != nil {
 			return done, err

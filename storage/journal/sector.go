@@ -125,11 +125,12 @@ func (f *sectorFile) ReadAt(p []byte, off int64) (int, error) {
 // sectors but those of the parts.
 type sectorReader struct {
 	*sectorFile
-	end  int64 // it reads up to here, physical
-	buf  *[readSectors * sectorBytes]byte
-	at   int64 // place of what is in buf, physical
-	n    int   // how much of buf is filled
-	next int64 // end of the sector in buf that was checked last, and decrypted
+	end   int64 // it reads up to here, physical
+	buf   *[readSectors * sectorBytes]byte
+	ahead func(at int64) []byte // sectors from a physical offset on that were read already, or none; may be nil
+	at    int64                 // place of what was read last, physical
+	last  []byte                // that: in buf, or got from ahead
+	next  int64                 // end of the sector in last that was checked last, and decrypted
 }
 
 // scratch holds buffers of sectorReaders.
@@ -163,20 +164,13 @@ func (r *sectorReader) ReadAt(p []byte, off int64) (int, error) {
 
 // sector returns the content of the sector at a physical offset.
 func (r *sectorReader) sector(at int64) ([]byte, error) {
-	if at >= r.at+int64(r.n) {
-		r.at, r.n, r.next = at, int(min(r.end-at, int64(len(r.buf)))), at
-		if err := readFull(r.raw, r.buf[:r.n], at); err != nil {
-			switch {
-			case err == io.ErrUnexpectedEOF:
-				err = io.EOF
-			case vfs.IsUnreadable(err):
-				err = &CorruptError{File: r.Name(), Offset: at, Reason: fmt.Sprintf("the disk cannot read all of %d bytes: %v", r.n, err)}
-			}
-			r.n = 0
+	if at >= r.at+int64(len(r.last)) {
+		if err := r.read(at); err != nil {
+			r.last = nil
 			return nil, err
 		}
 	}
-	b := r.buf[at-r.at:][:sectorBytes]
+	b := r.last[at-r.at:][:sectorBytes]
 	if at >= r.next {
 		if err := r.verify(b, at); err != nil {
 			return nil, err
@@ -187,6 +181,30 @@ func (r *sectorReader) sector(at int64) ([]byte, error) {
 		r.next = at + sectorBytes
 	}
 	return b[:contentBytes], nil
+}
+
+// read gets the sectors from a physical offset on.
+func (r *sectorReader) read(at int64) error {
+	r.at, r.next = at, at
+	r.last = r.buf[:min(r.end-at, int64(len(r.buf)))]
+	if r.ahead != nil {
+		if have := r.ahead(at); len(have) > 0 {
+			if r.cipher == nil {
+				r.last = have
+			} else { // it may be asked for again, and will be decrypted where it stands
+				r.last = r.last[:copy(r.last, have)]
+			}
+			return nil
+		}
+	}
+	err := readFull(r.raw, r.last, at)
+	switch {
+	case err == io.ErrUnexpectedEOF:
+		return io.EOF
+	case vfs.IsUnreadable(err):
+		return &CorruptError{File: r.Name(), Offset: at, Reason: fmt.Sprintf("the disk cannot read all of %d bytes: %v", len(r.last), err)}
+	}
+	return err
 }
 
 // verify tells what is wrong with a sector that should hold a part of a batch.
@@ -244,7 +262,8 @@ const (
 	earlyBytes = 384 << 10
 	// pieceBytes is about the size of a piece of more than two. More of them cost more than the disk gains by beginning
 	// earlier. Pages of one write of 2 MiB and more take two to three times as long as those of smaller ones (ext4,
-	// Linux 6.18).
+	// Linux 6.18). Pieces end at multiples of zeroBytes, where pages of the page cache do: one that is being written waits for that
+	// before it is written again.
 	pieceBytes = 512 << 10
 )
 
@@ -254,16 +273,19 @@ const (
 // next one is sealed.
 func (f *sectorFile) write(buf []byte, sealed int, off int64, lsn uint64) error {
 	at := f.physical(off)
+	if sealed > 0 {
+		f.seal(buf[:sectorBytes], at, lsn)
+	}
 	pieces := 1
 	if len(buf) >= earlyBytes {
 		pieces = max(len(buf)/pieceBytes, 2)
 	}
-	size := (len(buf)/pieces + blockBytes - 1) / blockBytes * blockBytes
-	if sealed > 0 {
-		f.seal(buf[:sectorBytes], at, lsn)
-	}
-	for from := 0; from < len(buf); from += size {
-		to := min(from+size, len(buf))
+	from := 0
+	for i := range pieces {
+		to := len(buf)
+		if i < pieces-1 { // at the boundary of pages that is the nearest
+			to = int((at+int64(len(buf)/pieces*(i+1))+zeroBytes/2)/zeroBytes*zeroBytes - at)
+		}
 		if first := max(from, sealed); first < to {
 			f.seal(buf[first:to], at+int64(first), lsn)
 		}
@@ -271,10 +293,11 @@ func (f *sectorFile) write(buf []byte, sealed int, off int64, lsn uint64) error 
 			return err
 		}
 		if to < len(buf) { // with the last piece the sync begins
-			if err := f.raw.StartWrite(at+int64(from), int64(size)); err != nil {
+			if err := f.raw.StartWrite(at+int64(from), int64(to-from)); err != nil {
 				return err
 			}
 		}
+		from = to
 	}
 	return nil
 }

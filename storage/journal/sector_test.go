@@ -453,33 +453,57 @@ func TestSealOnTwoProcessors(t *testing.T) {
 	}
 }
 
-// A batch that is written in pieces has the same bytes as one that is sealed as a whole, whatever its length.
+// pieced notes where what is written ends.
+type pieced struct {
+	vfs.File
+	ends []int64
+}
+
+func (p *pieced) WriteAt(b []byte, off int64) (int, error) {
+	p.ends = append(p.ends, off+int64(len(b)))
+	return p.File.WriteAt(b, off)
+}
+
+// A batch that is written in pieces has the same bytes as one that is sealed as a whole, whatever its length and place.
+// No piece ends in the middle of a page that the next one begins in.
 func TestLargeBatchIsWrittenInPieces(t *testing.T) {
 	const batch = 7
 	const piece = pieceBytes / blockBytes
 	const early = earlyBytes / blockBytes
 	for _, blocks := range []int{1, early - 1, early, early + 1, piece, 2*piece + 1, 3*piece - 1, 3 * piece, 9*piece/2 + 1} {
-		h := imageHeader(version2)
-		h.size = dataOffset + int64(blocks+2)*blockBytes
-		_, f := openSectors(t, h, testKeys(t))
-		want := make([]byte, blocks*blockBytes)
-		rand.NewChaCha8([32]byte{byte(blocks)}).Read(want)
-		buf := bytes.Clone(want)
-		off := int64(dataOffset + blockContent)
-		at := f.physical(off)
-		f.seal(want, at, batch)
-		if err := f.write(buf, 0, off, batch); err != nil {
-			t.Fatal(err)
-		}
-		got := make([]byte, h.size)
-		if err := readFull(f.raw, got, 0); err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got[at:][:len(want)], want) {
-			t.Errorf("a batch of %d blocks is not what was sealed", blocks)
-		}
-		if !isZero(got[dataOffset:at]) || !isZero(got[at+int64(len(want)):]) {
-			t.Errorf("a batch of %d blocks wrote beside its place", blocks)
+		for _, before := range []int{1, 31, 62, 95} {
+			h := imageHeader(version2)
+			h.size = dataOffset + int64(before+blocks+1)*blockBytes
+			_, f := openSectors(t, h, testKeys(t))
+			raw := &pieced{File: f.raw}
+			f.raw = raw
+			want := make([]byte, blocks*blockBytes)
+			rand.NewChaCha8([32]byte{byte(blocks)}).Read(want)
+			buf := bytes.Clone(want)
+			off := int64(dataOffset + before*blockContent)
+			at := f.physical(off)
+			f.seal(want, at, batch)
+			if err := f.write(buf, 0, off, batch); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, h.size)
+			if err := readFull(f.raw, got, 0); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got[at:][:len(want)], want) {
+				t.Errorf("a batch of %d blocks behind %d is not what was sealed", blocks, before)
+			}
+			if !isZero(got[dataOffset:at]) || !isZero(got[at+int64(len(want)):]) {
+				t.Errorf("a batch of %d blocks behind %d wrote beside its place", blocks, before)
+			}
+			if (len(raw.ends) > 1) != (blocks >= early) {
+				t.Errorf("a batch of %d blocks was written in %d pieces", blocks, len(raw.ends))
+			}
+			for _, end := range raw.ends[:len(raw.ends)-1] {
+				if end%zeroBytes != 0 {
+					t.Errorf("a piece of a batch of %d blocks ends at %d", blocks, end)
+				}
+			}
 		}
 	}
 }

@@ -88,3 +88,16 @@ func (s *segment) termAt(r row, k kind, index uint64) (uint64, error) {
 	}
 	return h.term, nil
 }
+
+// rowOf is where the data of an entry, or its latest part, stands in one place of it; false when it is not there.
+func (l *Log) rowOf(src *source, index uint64) (row, bool, error) {
+	if !src.moved {
+		at, err := l.place(src, index)
+		return at.row, err == nil, err
+	}
+	rows, err := l.sparseRows(src, index)
+	if err != nil || len(rows) == 0 {
+		return row{}, false, err
+	}
+	return rows[len(rows)-1].row, true, nil
+}

@@ -366,8 +366,11 @@ func (f *memFile) Allocate(size int64) error {
 // StartWrite does nothing: what is not synced may be on the disk after a crash or not, either way.
 func (f *memFile) StartWrite(int64, int64) error { return f.check("start to write") }
 
-// WillRead does nothing: reads do not wait.
-func (f *memFile) WillRead(int64, int64) bool { return false }
+// Cold is false: reads do not wait.
+func (f *memFile) Cold(int64) bool { return false }
+
+// ReadDirect is ReadAt: there is no page cache.
+func (f *memFile) ReadDirect(p []byte, off int64) (int, error) { return f.ReadAt(p, off) }
 
 // WontRead does nothing: memory is all there is.
 func (f *memFile) WontRead(int64, int64) {}

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -107,7 +108,15 @@ func (f osFile) StartWrite(off, n int64) error {
 	return nil
 }
 
-func (f osFile) WillRead(off, n int64) bool { return willRead(f.File, off, n) }
+func (f osFile) Cold(off int64) bool { return cold(f.File, off) }
+
+func (f osFile) ReadDirect(p []byte, off int64) (int, error) {
+	n, err := readDirect(f.File, p, off)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("direct read of %d bytes at %d of %q: %w", len(p), off, f.Name(), err)
+	}
+	return n, err
+}
 
 func (f osFile) WontRead(off, n int64) { wontRead(f.File, off, n) }
 

@@ -27,16 +27,28 @@ func startWrite(f *os.File, off, n int64) error {
 	return err
 }
 
-// willRead begins to read a range into the page cache, of which the kernel takes what the disk takes in one request
-// (max_sectors_kb). That it cannot is told by the read. A read that may not wait says whether it is there.
-func willRead(f *os.File, off, n int64) (cold bool) {
+// cold asks by a read that may not wait.
+func cold(f *os.File, off int64) bool {
 	var one [1]byte
 	err := retry(f, func(fd int) error {
-		_, err := unix.Preadv2(fd, [][]byte{one[:]}, off+n/2, unix.RWF_NOWAIT)
+		_, err := unix.Preadv2(fd, [][]byte{one[:]}, off, unix.RWF_NOWAIT)
 		return err
 	})
-	_ = retry(f, func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) })
 	return err == unix.EAGAIN
+}
+
+// readDirect opens the file once more, whatever its name is now: a descriptor reads directly or not.
+func readDirect(f *os.File, p []byte, off int64) (n int, err error) {
+	var direct *os.File
+	err = retry(f, func(fd int) (err error) {
+		direct, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_RDONLY|unix.O_DIRECT, 0)
+		return err
+	})
+	if err != nil {
+		return 0, errors.Join(errors.ErrUnsupported, err)
+	}
+	defer func() { _ = direct.Close() }() // it was only read
+	return direct.ReadAt(p, off)
 }
 
 // wontRead takes a range out of the page cache, but for pages that are not written yet. That it cannot costs memory alone.

@@ -13,7 +13,9 @@ func syncData(f *os.File) error { return f.Sync() }
 
 func startWrite(*os.File, int64, int64) error { return nil }
 
-func willRead(*os.File, int64, int64) bool { return false }
+func cold(*os.File, int64) bool { return false }
+
+func readDirect(*os.File, []byte, int64) (int, error) { return 0, errors.ErrUnsupported }
 
 func wontRead(*os.File, int64, int64) {}
 

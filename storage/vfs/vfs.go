@@ -15,6 +15,9 @@ import (
 // SectorBytes is the unit that a disk writes whole or not at all when power fails.
 const SectorBytes = 512
 
+// DirectBytes is what a direct read is a multiple of: no disk asks for more.
+const DirectBytes = 4096
+
 // FS is a file system. Names are slash-separated paths. All methods may be called concurrently.
 // A change of a directory (Create, Rename, Remove) survives a power loss only after SyncDir.
 type FS interface {
@@ -50,9 +53,11 @@ type File interface {
 	// StartWrite lets the disk begin with n bytes at off that were written, and waits for nothing. It promises
 	// nothing: that is for Sync.
 	StartWrite(off, n int64) error
-	// WillRead says that n bytes at off will be read soon, and waits for nothing. It reports whether they have to come from the
-	// disk, judged by one in the middle; false where that is not known.
-	WillRead(off, n int64) (cold bool)
+	// Cold reports whether the byte at off is not in memory but has to come from the disk; false where that is not known.
+	Cold(off int64) bool
+	// ReadDirect is ReadAt past the page cache. off, len(p) and the place of p in memory are multiples of DirectBytes; a new
+	// slice of that many bytes and more stands right. errors.ErrUnsupported: the file system has no such reads.
+	ReadDirect(p []byte, off int64) (int, error)
 	// WontRead says that n bytes at off, which are durable, will not be read soon: memory need not hold them.
 	WontRead(off, n int64)
 	// Sync makes contents and size durable (fsync).

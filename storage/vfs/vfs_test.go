@@ -360,3 +360,33 @@ func TestStats(t *testing.T) {
 		t.Errorf("Open of a missing file returned %v", err)
 	}
 }
+
+// A direct read gives what was written and synced, whatever the file is called by then.
+func TestReadDirect(t *testing.T) {
+	both(t, func(t *testing.T, fsys FS, dir string) {
+		name, renamed := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+		f, err := fsys.Create(name)
+		must(t, err)
+		want := make([]byte, 64<<10)
+		for i := range want {
+			want[i] = byte(i>>9 + i*7)
+		}
+		_, err = f.WriteAt(want, 0)
+		must(t, errors.Join(err, f.Sync(), fsys.Rename(name, renamed)))
+		got := make([]byte, 40<<10)
+		n, err := f.ReadDirect(got, 2*DirectBytes)
+		if errors.Is(err, errors.ErrUnsupported) {
+			t.Skip(err)
+		}
+		if err != nil || n != len(got) || !bytes.Equal(got, want[2*DirectBytes:][:len(got)]) {
+			t.Errorf("%d bytes, %v: not what was written", n, err)
+		}
+		if n, err := f.ReadDirect(got, 6*DirectBytes+24<<10); n != 16<<10 || err != io.EOF {
+			t.Errorf("at the end of the file: %d bytes, %v; want %d and %v", n, err, 16<<10, io.EOF)
+		}
+		must(t, f.Close())
+		if _, err := f.ReadDirect(got, 0); err == nil {
+			t.Error("a closed file was read")
+		}
+	})
+}

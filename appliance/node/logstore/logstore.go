@@ -14,7 +14,10 @@ import (
 // Store is a journal as a raft.SnapshotStore. What the two call alike goes straight to the journal.
 type Store struct{ *journal.Log }
 
-var _ raft.SnapshotStore = Store{}
+var (
+	_ raft.SnapshotStore = Store{}
+	_ raft.BulkStore     = Store{}
+)
 
 // Append hands a write of the host to the journal; payloads are not copied.
 func (s Store) Append(w raft.Write) {
@@ -59,6 +62,12 @@ func (s Store) Entries(group, lo, hi, maxBytes uint64) ([]raft.Entry, error) {
 // ReadAt fills p with a part of an entry.
 func (s Store) ReadAt(group, index uint64, off int, p []byte) error {
 	return damaged(s.Log.ReadAt(group, index, off, p))
+}
+
+// Bulk returns what reads the entries of a group one after the other.
+func (s Store) Bulk(group uint64) func(index uint64, off int, p []byte) error {
+	bulk := s.Log.Bulk(group)
+	return func(index uint64, off int, p []byte) error { return damaged(bulk.ReadAt(index, off, p)) }
 }
 
 // Stat returns the term and size of an entry.
