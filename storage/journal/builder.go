@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"hash/crc32"
 	"slices"
 )
 
@@ -104,14 +103,10 @@ func (b *builder) addEntries(g *group, entries []Entry) {
 	}
 }
 
-// put encodes a record, of which it sets length and checksum, behind what is there, and returns where its payload
+// put encodes a record, of which it sets the length, behind what is there, and returns where its payload
 // stands. There is room.
 func (b *builder) put(h *recordHeader, data, more []byte) (off uint32) {
 	h.length = uint32(len(data) + len(more))
-	h.payload = crc32.Update(b.seg.seed, castagnoli, data)
-	if len(more) > 0 {
-		h.payload = crc32.Update(h.payload, castagnoli, more)
-	}
 	at, size := b.size, recordSize(int(h.length))
 	b.size += size
 	if room := b.buf[at/contentBytes*sectorBytes:][:contentBytes][at%contentBytes:]; size <= len(room) { // as most small records

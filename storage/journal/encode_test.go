@@ -10,7 +10,7 @@ import (
 func BenchmarkEncode(b *testing.B) {
 	for _, of := range []struct{ size, entries int }{{128, 1}, {128, 512}, {1 << 10, 512}, {64 << 10, 1}, {512 << 10, 1}} {
 		b.Run(fmt.Sprintf("bytes=%d/batch=%d", of.size, of.entries), func(b *testing.B) {
-			h := imageHeader(version2)
+			h := imageHeader(version3)
 			h.size = 64 << 20
 			s := newSegment(h, newSectorFile(h, nil, nil))
 			g := newGroup(1)

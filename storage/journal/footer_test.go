@@ -41,9 +41,9 @@ func laterBatches() []func(*builder) {
 }
 
 // sealedImage is a segment with all later records and their footer, whose payload change may change.
-func sealedImage(t *testing.T, change func(payload []byte, tables int)) (image []byte, s *segment, foot batch) {
+func sealedImage(t *testing.T, version uint32, change func(payload []byte, tables int)) (image []byte, s *segment, foot batch) {
 	t.Helper()
-	h := imageHeader(version2)
+	h := imageHeader(version)
 	scan := func(image []byte) (*segment, batch) {
 		s := newSegment(h, newSectorFile(h, bytesFile{ReaderAt: bytes.NewReader(image)}, nil))
 		var last batch
@@ -77,20 +77,27 @@ func keep([]byte, int) {}
 
 // The later records, and a footer that says what they say, are what they were.
 func TestFormatLaterRecords(t *testing.T) {
-	image, _, foot := sealedImage(t, keep)
-	golden(t, "v2/0000000001.sealed", image)
+	for _, version := range []uint32{version2, version3} {
+		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) { testLaterRecords(t, version) })
+	}
+}
+
+func testLaterRecords(t *testing.T, version uint32) {
+	image, _, foot := sealedImage(t, version, keep)
+	name := fmt.Sprintf("v%d/0000000001.sealed", version)
+	golden(t, name, image)
 	var listing bytes.Buffer
-	if err := Inspect(vfs.OS{}, "testdata/v2/0000000001.sealed", &listing); err != nil {
+	if err := Inspect(vfs.OS{}, "testdata/"+name, &listing); err != nil {
 		t.Error(err)
 	}
-	golden(t, "v2/sealed.txt", listing.Bytes())
+	golden(t, fmt.Sprintf("v%d/sealed.txt", version), listing.Bytes())
 	for _, named := range []bool{false, true} { // the footer is found by a scan, or the manifest names it
 		cfg, err := imageConfig(image)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if named {
-			h := imageHeader(version2)
+			h := imageHeader(version)
 			m := manifestRecord{state: stateLive, size: h.size, salt: h.salt, identity: h.identity,
 				last: link{foot.lsn, foot.crc}, foot: span64{foot.off, int64(blockContent)}}
 			cfg.Catalog.(memCatalog)[1] = m.encode()
@@ -135,9 +142,9 @@ func TestFormatLaterRecords(t *testing.T) {
 // wrong before it was written.
 func TestFooterIsChecked(t *testing.T) {
 	size, front := 0, 0
-	sealedImage(t, func(p []byte, tables int) { size, front = len(p), tables })
+	sealedImage(t, version3, func(p []byte, tables int) { size, front = len(p), tables })
 	for i := range size {
-		_, s, foot := sealedImage(t, func(p []byte, _ int) { p[i] ^= 0x10 })
+		_, s, foot := sealedImage(t, version3, func(p []byte, _ int) { p[i] ^= 0x10 })
 		err := s.readFooter(foot.off, int64(len(foot.raw)), link{foot.lsn, foot.crc})
 		if i < front {
 			if !errors.Is(err, errFooter) {
@@ -156,7 +163,7 @@ func TestFooterIsChecked(t *testing.T) {
 }
 
 func FuzzFooter(f *testing.F) {
-	h := imageHeader(version2)
+	h := imageHeader(version3)
 	s := newSegment(h, newSectorFile(h, bytesFile{}, nil))
 	for i, r := range []recordHeader{{kind: kindEntry, group: 1, index: 1, term: 1}, {kind: kindHardState, group: 1, length: 8},
 		{kind: kindObject, group: 2, index: 5}} {

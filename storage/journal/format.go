@@ -7,7 +7,7 @@ import (
 	"hash/crc32"
 )
 
-// The bytes of a segment file, version 2. All numbers are little-endian, all checksums CRC-32C.
+// The bytes of a segment file, version 3. All numbers are little-endian, all checksums CRC-32C.
 //
 // A file has a fixed size, and an identity that it keeps when it is used again for another segment:
 //
@@ -18,7 +18,7 @@ import (
 // Header (the rest of its block is zero):
 //
 //	 0  8  magic "MLRCJRNL"
-//	 8  4  version, 2
+//	 8  4  version, 3
 //	12  4  cipher of the sectors' contents: 0 none, 1 AES-256-XTS (crypt.go)
 //	16  8  segment number, as in the file name
 //	24  8  size of the file in bytes
@@ -73,7 +73,7 @@ import (
 //	 8  8  group
 //	16  8  index
 //	24  8  term
-//	32  4  checksum of the payload
+//	32  4  zero: the checksums of the sectors are those of the payload
 //	36  4  checksum of bytes 0..35
 //
 // Record types:
@@ -99,13 +99,15 @@ import (
 //	              16     the ranges, ascending and apart: 4 bytes offset, 4 bytes length
 //	9  FOOTER     what the segment holds, see footer.go. The only record of the last batch of a segment.
 //
-// Version 1, which is read and not written any more, differs in this: the file is zero before it is
+// Versions 1 and 2 are read and not written any more. In version 2 a record's header has the checksum of its payload at
+// 32..35. So it is in version 1, which differs in this, too: the file is zero before it is
 // used and used once; there are no sectors and no ciphers, a batch stands in the file as it is, and is
 // filled up to a multiple of 4096; the header has zeros at 12..15, and its checksum, of bytes 0..47, at
 // 48..51.
 const (
 	version1 = 1
 	version2 = 2
+	version3 = 3
 
 	blockBytes  = 4096
 	markOffset  = blockBytes
@@ -246,12 +248,12 @@ func decodeHeader(b []byte) (header, error) {
 	if crc32.Checksum(b[:at], castagnoli) != le.Uint32(b[at:]) {
 		return header{}, errors.New("segment header has a wrong checksum")
 	}
-	if h.version != version1 && h.version != version2 {
-		return header{}, fmt.Errorf("segment has format version %d, this program reads %d and %d", h.version,
-			version1, version2)
+	if h.version < version1 || h.version > version3 {
+		return header{}, fmt.Errorf("segment has format version %d, this program reads %d to %d", h.version,
+			version1, version3)
 	}
 	h.cipher, h.salt, h.node = cipherID(le.Uint32(b[12:])), le.Uint64(b[32:]), le.Uint64(b[40:])
-	if h.version == version2 {
+	if h.version != version1 {
 		h.identity, h.key = le.Uint64(b[48:]), le.Uint32(b[56:])
 	}
 	if h.cipher > cipherXTS || h.cipher != cipherNone && h.version == version1 {
@@ -355,7 +357,7 @@ type recordHeader struct {
 	group     uint64
 	index     uint64
 	term      uint64
-	payload   uint32 // checksum
+	payload   uint32 // checksum, before version 3
 }
 
 func (h *recordHeader) encode(b []byte, seed uint32) {
@@ -422,13 +424,16 @@ type record struct {
 	damaged bool // the payload is not what was written
 }
 
-// payloadSum is the checksum of a record's payload.
-func payloadSum(seed uint32, data []byte) uint32 { return crc32.Update(seed, castagnoli, data) }
+// payloadOK reports whether a payload is the one of which the header of its record has the checksum. Since version 3 the
+// sectors have checked it.
+func (h *recordHeader) payloadOK(version, seed uint32, data []byte) bool {
+	return version >= version3 || crc32.Update(seed, castagnoli, data) == h.payload
+}
 
-// decodeBatch checks every byte of a batch, whose padded bytes are b, and appends its records to
+// decodeBatch checks every byte of a batch whose sectors are right, whose padded bytes are b, and appends its records to
 // recs. The payloads alias b. On an error off is where in b the damage starts, and no record may be
 // used: a batch counts whole or not at all.
-func decodeBatch(b []byte, h batchHeader, seed uint32, recs []record) (_ []record, off int, err error) {
+func decodeBatch(b []byte, h batchHeader, version, seed uint32, recs []record) (_ []record, off int, err error) {
 	length := int(h.length)
 	body := seed
 	off = batchBytes
@@ -451,7 +456,7 @@ func decodeBatch(b []byte, h batchHeader, seed uint32, recs []record) (_ []recor
 			return nil, off, errors.New("record is longer than its batch")
 		}
 		data := b[start:end:end]
-		if crc32.Update(seed, castagnoli, data) != rh.payload {
+		if !rh.payloadOK(version, seed, data) {
 			return nil, off, fmt.Errorf("payload of %v record, group %d index %d, has a wrong checksum",
 				rh.kind, rh.group, rh.index)
 		}

@@ -85,9 +85,9 @@ func sampleLog(t *testing.T, l *Log, last uint64) {
 }
 
 // The bytes of each version are what they were when it was released, and are read. Writing goes on in
-// version 2.
+// version 3.
 func TestFormatOfEachVersion(t *testing.T) {
-	for _, version := range []uint32{version1, version2} {
+	for _, version := range []uint32{version1, version2, version3} {
 		dir := fmt.Sprintf("v%d/", version)
 		golden(t, dir+"0000000001.seg", sample(version))
 		var listing bytes.Buffer
@@ -118,7 +118,7 @@ func TestFormatOfEachVersion(t *testing.T) {
 			if e, err := l.Entries(1, last, last+1, 1); err != nil || !bytes.Equal(e[0].Data, data) {
 				t.Errorf("version %d: entry %d is not read back: %v", version, last, err)
 			}
-			want := map[uint32]string{version1: "0000000002.seg", version2: "0000000001.seg"}[version]
+			want := map[bool]string{false: "0000000002.seg", true: "0000000001.seg"}[version == version3]
 			if place := l.Place(1, last); !strings.Contains(place, want) {
 				t.Errorf("version %d: entry %d is at %s, want it in %s", version, last, place, want)
 			}
@@ -134,8 +134,8 @@ func TestFormatOfEachVersion(t *testing.T) {
 		if err := errors.Join(readFull(f, now, 0), f.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if version == version1 && !bytes.Equal(now[dataOffset:], image[dataOffset:]) {
-			t.Error("batches were written to the segment of version 1")
+		if version != version3 && !bytes.Equal(now[dataOffset:], image[dataOffset:]) {
+			t.Errorf("batches were written to the segment of version %d", version)
 		}
 	}
 }
@@ -160,7 +160,7 @@ func TestInspectReportsDamage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.WriteAt(sample(version2), 0); err != nil {
+		if _, err := f.WriteAt(sample(version3), 0); err != nil {
 			t.Fatal(err)
 		}
 		if err := fsys.Corrupt("/j/a.seg", tc.off, 0x10); err != nil {
@@ -225,7 +225,7 @@ func TestConfigNamesBadField(t *testing.T) {
 }
 
 func TestAppendPanicsOnGap(t *testing.T) {
-	l, err := openImage(sample(version2))
+	l, err := openImage(sample(version3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestAppendPanicsOnGap(t *testing.T) {
 
 // The checksum over the headers of a batch is what bodySum says of their number.
 func TestBodySum(t *testing.T) {
-	seed := imageHeader(version2).seed()
+	seed := imageHeader(version3).seed()
 	body := seed
 	for n := range uint32(1000) {
 		if got := bodySum(seed, n); got != body {

@@ -13,7 +13,7 @@ import (
 // imageHeader is the header of the segment that all images are of.
 func imageHeader(version uint32) header {
 	h := header{version: version, id: 1, size: minSegmentBytes, salt: 0x0123456789abcdef, node: 7}
-	if version == version2 {
+	if version != version1 {
 		h.identity = 0xfedcba9876543210
 	}
 	return h
@@ -43,6 +43,11 @@ func buildImage(h header, k keys, batches ...func(*builder)) ([]byte, error) {
 		b.start(s, s.end, 0)
 		add(b)
 		buf, last := b.finish(prev)
+		if h.version < version3 { // with the checksums of the payloads
+			content, from := contentOf(buf), prev
+			sealBatch(content, s.file.padded, s.seed, &from)
+			spread(buf, 0, content)
+		}
 		if h.version == version1 {
 			_, err = raw.WriteAt(contentOf(buf)[:b.size], s.end)
 		} else {

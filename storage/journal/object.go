@@ -2,7 +2,6 @@ package journal
 
 import (
 	"fmt"
-	"hash/crc32"
 	"maps"
 	"slices"
 )
@@ -208,7 +207,7 @@ func (s *segment) readRecord(r row) (record, error) {
 		return record{}, s.corrupt(r, "%v", err)
 	case h.length != r.length:
 		return record{}, s.corrupt(r, "a record of %d bytes stands where one of %d was written", h.length, r.length)
-	case crc32.Update(s.seed, castagnoli, b[recordBytes:]) != h.payload:
+	case !h.payloadOK(s.version, s.seed, b[recordBytes:]):
 		return record{}, s.corrupt(r, "payload of %v record, group %d index %d, has a wrong checksum", h.kind, h.group,
 			h.index)
 	}

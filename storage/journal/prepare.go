@@ -166,7 +166,7 @@ func (l *Log) newHeader(size int64, identity uint64) (header, error) {
 	if _, err := io.ReadFull(l.cfg.Rand, random[:]); err != nil {
 		return header{}, fmt.Errorf("make segment salt: %w", err)
 	}
-	h := header{version: version2, id: id, size: size, salt: le.Uint64(random[:]), node: l.node, identity: identity}
+	h := header{version: version3, id: id, size: size, salt: le.Uint64(random[:]), node: l.node, identity: identity}
 	if identity == 0 {
 		h.identity = le.Uint64(random[8:])
 	}

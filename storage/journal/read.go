@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"slices"
 )
@@ -322,7 +321,7 @@ func (src *source) entry(index uint64, p place, b []byte) (Entry, error) {
 	case h.kind != want || h.group != src.group || h.index != index || h.term != termAt(src.terms, index) || h.length != p.length:
 		return Entry{}, s.corrupt(p.row, "a %v record with index %d stands where entry %d was written", h.kind, h.index,
 			index)
-	case crc32.Update(s.seed, castagnoli, data) != h.payload:
+	case !h.payloadOK(s.version, s.seed, data):
 		return Entry{}, s.corrupt(p.row, "entry %d has a wrong checksum", index)
 	}
 	if p.moved {

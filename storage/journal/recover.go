@@ -673,7 +673,7 @@ func (l *Log) chooseActive() error {
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.segs)) {
 		s := l.segs[id]
-		if c, key := l.encryption(); s.version != version2 || s.cipher != c || s.key != key {
+		if c, key := l.encryption(); s.version != version3 || s.cipher != c || s.key != key {
 			s.capacity = s.end // what would be written now is not what the segment holds
 		}
 		if s.footer != (span64{}) {

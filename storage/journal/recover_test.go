@@ -20,7 +20,7 @@ func image(batches ...[]recordHeader) []byte {
 			}
 		})
 	}
-	return mustImage(imageHeader(version2), adds...)
+	return mustImage(imageHeader(version3), adds...)
 }
 
 func entryRecord(group, index uint64) recordHeader {

@@ -84,7 +84,7 @@ func (r *batchReader) decodeDamaged(off int64, raw []byte, h batchHeader, unknow
 		return batch{}, cause
 	}
 	for i := range recs {
-		if rec := &recs[i]; !rec.damaged && payloadSum(r.seed, rec.data) != rec.payload {
+		if rec := &recs[i]; !rec.damaged && !rec.payloadOK(r.file.version, r.seed, rec.data) {
 			return batch{}, cause
 		}
 	}

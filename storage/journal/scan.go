@@ -178,7 +178,7 @@ func (r *batchReader) head(b []byte, at int64) (batchHeader, *damage) {
 
 // decode checks and returns a batch whose contents, with padding, are raw.
 func (r *batchReader) decode(off int64, raw []byte, h batchHeader) (batch, error) {
-	recs, at, err := decodeBatch(raw, h, r.seed, r.recs[:0])
+	recs, at, err := decodeBatch(raw, h, r.file.version, r.seed, r.recs[:0])
 	if err != nil {
 		return batch{}, &damage{r.file.physical(off + int64(at)), fmt.Sprintf("batch %d: %v", h.lsn, err)}
 	}

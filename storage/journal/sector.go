@@ -269,7 +269,7 @@ const (
 
 // write writes a batch at off, the start of a block. buf holds its content, whole blocks of it, and is sealed where it is
 // not: the first sector, and what stands behind sealed bytes (0: all of it). What stands in a recycled file behind it
-// stays. Only version 2 is written. It is one pwrite, but for a large batch, of which the disk has a piece while the
+// stays. Only version 3 is written. It is one pwrite, but for a large batch, of which the disk has a piece while the
 // next one is sealed.
 func (f *sectorFile) write(buf []byte, sealed int, off int64, lsn uint64) error {
 	at := f.physical(off)

@@ -24,7 +24,7 @@ func testKeys(t testing.TB) keys {
 
 // encrypted is imageHeader with encryption.
 func encrypted(k keys) header {
-	h := imageHeader(version2)
+	h := imageHeader(version3)
 	h.cipher, h.key = cipherXTS, k.id
 	return h
 }
@@ -52,7 +52,7 @@ func openSectors(t testing.TB, h header, k keys) (*vfs.Mem, *sectorFile) {
 
 func TestSectorFileReadsWhatWasWritten(t *testing.T) {
 	k := testKeys(t)
-	for name, h := range map[string]header{"plain": imageHeader(version2), "encrypted": encrypted(k)} {
+	for name, h := range map[string]header{"plain": imageHeader(version3), "encrypted": encrypted(k)} {
 		h.size = 1 << 20 // more than one piece of ReadAt
 		mem, f := openSectors(t, h, k)
 		rnd := rand.New(rand.NewPCG(1, 2))
@@ -116,7 +116,7 @@ func TestSectorFileReadsWhatWasWritten(t *testing.T) {
 
 // Sectors between the parts that are wanted are not looked at, those of the parts are.
 func TestPartsOfSectorsAreRead(t *testing.T) {
-	for name, h := range map[string]header{"plain": imageHeader(version2), "encrypted": encrypted(testKeys(t))} {
+	for name, h := range map[string]header{"plain": imageHeader(version3), "encrypted": encrypted(testKeys(t))} {
 		h.size = 1 << 20
 		mem, f := openSectors(t, h, testKeys(t))
 		rnd := rand.New(rand.NewPCG(3, 4))
@@ -250,7 +250,7 @@ func recycled(t *testing.T, k keys, h header) (image []byte, start, end int64) {
 // The cases of storage/DESIGN.md, "Torn or corrupt", where batch 3 is expected.
 func TestTailTellsTornFromCorrupt(t *testing.T) {
 	k := testKeys(t)
-	plain := imageHeader(version2)
+	plain := imageHeader(version3)
 	fresh := func(image []byte, start int64) func(i int64) {
 		return func(i int64) { clear(image[start+i*sectorBytes:][:sectorBytes]) }
 	}
@@ -298,10 +298,10 @@ func TestTailTellsTornFromCorrupt(t *testing.T) {
 		{name: "whole, but not what its checksums say", want: "no sector of it is missing",
 			change: func(image []byte, start, _ int64, _ func(int64)) {
 				f := newSectorFile(plain, bytesFile{ReaderAt: bytes.NewReader(image)}, nil)
-				sector := bytes.Clone(image[start+3*sectorBytes:][:sectorBytes])
-				sector[9] ^= 1
-				le.PutUint32(sector[contentBytes+8:], sectorSum(f.seed, uint32(start/sectorBytes+3), sector))
-				copy(image[start+3*sectorBytes:], sector)
+				sector := bytes.Clone(image[start:][:sectorBytes])
+				sector[batchBytes+9] ^= 1 // in the header of the record
+				le.PutUint32(sector[contentBytes+8:], sectorSum(f.seed, uint32(start/sectorBytes), sector))
+				copy(image[start:], sector)
 			}},
 		{name: "a later batch behind a missing one", want: "a sector of batch 4 stands after it",
 			change: func(image []byte, start, end int64, old func(int64)) {
@@ -385,7 +385,7 @@ func TestTailOfEncryptedSegment(t *testing.T) {
 
 func TestWriteOfSectorsDoesNotAllocate(t *testing.T) {
 	k := testKeys(t)
-	_, f := openSectors(t, imageHeader(version2), k)
+	_, f := openSectors(t, imageHeader(version3), k)
 	buf := make([]byte, 8*blockBytes)
 	if n := testing.AllocsPerRun(100, func() { f.seal(buf, dataOffset, 1) }); n > 0 {
 		t.Errorf("sealing sectors allocates %v times", n)
@@ -403,7 +403,7 @@ func TestWriteOfSectorsDoesNotAllocate(t *testing.T) {
 
 func BenchmarkSectors(b *testing.B) {
 	k := testKeys(b)
-	for name, h := range map[string]header{"plain": imageHeader(version2), "encrypted": encrypted(k)} {
+	for name, h := range map[string]header{"plain": imageHeader(version3), "encrypted": encrypted(k)} {
 		h.size = 4 << 20
 		_, f := openSectors(b, h, k)
 		buf := make([]byte, 1<<20)
@@ -472,7 +472,7 @@ func TestLargeBatchIsWrittenInPieces(t *testing.T) {
 	const early = earlyBytes / blockBytes
 	for _, blocks := range []int{1, early - 1, early, early + 1, piece, 2*piece + 1, 3*piece - 1, 3 * piece, 9*piece/2 + 1} {
 		for _, before := range []int{1, 31, 62, 95} {
-			h := imageHeader(version2)
+			h := imageHeader(version3)
 			h.size = dataOffset + int64(before+blocks+1)*blockBytes
 			_, f := openSectors(t, h, testKeys(t))
 			raw := &pieced{File: f.raw}

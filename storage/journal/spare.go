@@ -19,7 +19,7 @@ const (
 // wantSpareLocked reports whether the file of a segment that is reclaimed should be kept: one is
 // always, and as many as were used of late. Files of another size than new ones get are not.
 func (l *Log) wantSpareLocked(s *segment, now time.Time) bool {
-	if s.version != version2 || s.size != l.cfg.SegmentBytes || s.last.lsn == 0 {
+	if s.version != version3 || s.size != l.cfg.SegmentBytes || s.last.lsn == 0 {
 		return false
 	}
 	recent := 0
