@@ -65,13 +65,15 @@ func (b *Bulk) bytes(s *segment, at int64) []byte {
 // reference to the segment.
 func (b *Bulk) load(w *window, s *segment, off int64) {
 	w.wait()
-	b.log.mu.RLock()
-	end := off
-	if s.tables != nil && b.credit >= bulkWindow { // it is sealed: nothing will be written there
-		end = min(off+bulkWindow, (s.physical(s.used)+vfs.DirectBytes-1)/vfs.DirectBytes*vfs.DirectBytes)
+	w.seg, w.off, w.to, w.data, w.loaded = s.id, off, off, nil, nil
+	l := b.log
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if s.tables == nil || l.closed || b.credit < bulkWindow { // without tables: something may be written there yet
+		return
 	}
-	b.log.mu.RUnlock()
-	w.seg, w.off, w.to, w.data, w.loaded = s.id, off, max(off, end), nil, nil
+	end := (s.physical(s.used) + vfs.DirectBytes - 1) / vfs.DirectBytes * vfs.DirectBytes
+	w.to = max(off, min(off+bulkWindow, end))
 	if w.off == w.to || !s.file.raw.Cold((w.off+w.to)/2) {
 		return
 	}
@@ -81,13 +83,13 @@ func (b *Bulk) load(w *window, s *segment, off int64) {
 		w.buf = make([]byte, bulkWindow)
 	}
 	s.refs.Add(1)
-	go func() {
+	l.wg.Go(func() {
 		defer close(w.loaded)
 		if buf := w.buf[:w.to-w.off]; readFull(direct{s.file.raw}, buf, w.off) == nil { // else the read that wants it will tell
 			w.data = buf
 		}
 		_ = s.release()
-	}()
+	})
 }
 
 // window is a range of a segment's file that is read, or being read, past the page cache, or is to be read as ever.
