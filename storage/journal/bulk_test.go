@@ -118,6 +118,29 @@ func TestBulkReadsWhatWasWritten(t *testing.T) {
 	}
 }
 
+// Of the segment that is still written nothing is read ahead: it would be what stood there before.
+func TestBulkReadsWhatIsStillWritten(t *testing.T) {
+	fs := &watched{FS: vfs.NewMem()}
+	l, err := Open(Config{FS: fs, Dir: "/j", Catalog: memCatalog{}, SegmentBytes: 8 << 20, FirstSegmentBytes: 8 << 20, Manual: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bulk := l.Bulk(1)
+	for i := uint64(1); i <= 20; i++ {
+		want := bytes.Repeat([]byte{byte(i)}, 100_000)
+		l.Append(Write{Group: 1, Entries: []Entry{{Index: i, Term: 1, Data: want}}, Done: func() {}})
+		for l.Work() {
+		}
+		got := make([]byte, len(want))
+		if err := bulk.ReadAt(i, 0, got); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("entry %d: %v, or not what was written", i, err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // What is needed of few places is not read with all that lies between them.
 func TestBulkReadsFewPlacesAlone(t *testing.T) {
 	fs := &watched{FS: vfs.NewMem()}
