@@ -280,10 +280,17 @@ func message(subject, body string, header []string) *nats.Msg {
 // pub publishes and records the PubAck.
 func (x *session) pub(subject, data string, header ...string) { x.request(subject, data, header...) }
 
-// put publishes messages of the given subjects that must be stored; their data is their number.
+// put publishes messages of the given subjects that must be stored; their data is their number. A busy nats-server cluster
+// may not have heard everywhere of a stream that it has just created, and is asked again.
 func (x *session) put(subjects ...string) {
 	for i, subject := range subjects {
-		reply, err := x.nc.Request(subject, []byte(fmt.Sprintf("m%d", i+1)), answerTimeout)
+		data := []byte(fmt.Sprintf("m%d", i+1))
+		begun := time.Now()
+		reply, err := x.nc.Request(subject, data, answerTimeout)
+		for errors.Is(err, nats.ErrNoResponders) && x.server.Program != serverPath && time.Since(begun) < answerTimeout {
+			poll()
+			reply, err = x.nc.Request(subject, data, answerTimeout)
+		}
 		x.must(err)
 		if bytes.Contains(reply.Data, []byte(`"error"`)) {
 			x.stop(fmt.Sprintf("publish %s: %s", subject, reply.Data))
