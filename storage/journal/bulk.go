@@ -35,7 +35,15 @@ func (l *Log) Bulk(group uint64) *Bulk {
 // ReadAt is Log.ReadAt for the group.
 func (b *Bulk) ReadAt(index uint64, off int, p []byte) error {
 	b.credit = min(b.credit+2*int64(len(p)), bulkAhead)
-	return b.log.readEntry(b.group, index, reading{off: off, p: p, bulk: b})
+	return b.log.readEntry(b.group, index, off, p, b)
+}
+
+// read fills p with what stands in a segment from off on.
+func (b *Bulk) read(s *segment, p []byte, off int64) error {
+	r := s.file.reader(off + int64(len(p)))
+	defer r.close()
+	r.ahead = func(at int64) []byte { return b.bytes(s, at) }
+	return readFull(&r, p, off)
 }
 
 // bytes returns what stands in a segment's file from a physical offset on, as far as it is at hand; nothing when it is
@@ -72,8 +80,7 @@ func (b *Bulk) load(w *window, s *segment, off int64) {
 	if s.tables == nil || l.closed || b.credit < bulkWindow { // without tables: something may be written there yet
 		return
 	}
-	end := (s.physical(s.used) + vfs.DirectBytes - 1) / vfs.DirectBytes * vfs.DirectBytes
-	w.to = max(off, min(off+bulkWindow, end))
+	w.to = max(off, min(off+bulkWindow, roundUp(s.physical(s.used), vfs.DirectBytes)))
 	if w.off == w.to || !s.file.raw.Cold((w.off+w.to)/2) {
 		return
 	}

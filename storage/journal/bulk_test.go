@@ -56,6 +56,28 @@ func (f watchedFile) WontRead(off, n int64) {
 	f.fs.forgotten = append(f.fs.forgotten, [2]int64{off, n})
 }
 
+// watchedLog is a log in segments of a size that does its work when it is told to. It is closed when the test ends.
+func watchedLog(t *testing.T, fs *watched, segmentBytes int64) *Log {
+	t.Helper()
+	l, err := Open(Config{FS: fs, Dir: "/j", Catalog: memCatalog{}, SegmentBytes: segmentBytes, FirstSegmentBytes: segmentBytes, Manual: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// appendNow appends an entry of group 1 and makes it durable.
+func appendNow(l *Log, index uint64, data []byte) {
+	l.Append(Write{Group: 1, Entries: []Entry{{Index: index, Term: 1, Data: data}}, Done: func() {}})
+	for l.Work() {
+	}
+}
+
 // What a Bulk reads is what was written: of entries of all sizes, as wholes and in parts, encrypted or not, of segments
 // that are sealed and of the one that is not. Of what is not in memory nearly all goes past it, once, where that is
 // possible.
@@ -84,9 +106,7 @@ func TestBulkReadsWhatWasWritten(t *testing.T) {
 			const last = 100
 			total := int64(0)
 			for i := uint64(1); i <= last; i++ {
-				l.Append(Write{Group: 1, Entries: []Entry{{Index: i, Term: 1, Data: data(i)}}, Done: func() {}})
-				for l.Work() {
-				}
+				appendNow(l, i, data(i))
 				total += int64(len(data(i)))
 			}
 			fs.plain = 0
@@ -121,37 +141,24 @@ func TestBulkReadsWhatWasWritten(t *testing.T) {
 // Of the segment that is still written nothing is read ahead: it would be what stood there before.
 func TestBulkReadsWhatIsStillWritten(t *testing.T) {
 	fs := &watched{FS: vfs.NewMem()}
-	l, err := Open(Config{FS: fs, Dir: "/j", Catalog: memCatalog{}, SegmentBytes: 8 << 20, FirstSegmentBytes: 8 << 20, Manual: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := watchedLog(t, fs, 8<<20)
 	bulk := l.Bulk(1)
 	for i := uint64(1); i <= 20; i++ {
 		want := bytes.Repeat([]byte{byte(i)}, 100_000)
-		l.Append(Write{Group: 1, Entries: []Entry{{Index: i, Term: 1, Data: want}}, Done: func() {}})
-		for l.Work() {
-		}
+		appendNow(l, i, want)
 		got := make([]byte, len(want))
 		if err := bulk.ReadAt(i, 0, got); err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("entry %d: %v, or not what was written", i, err)
 		}
-	}
-	if err := l.Close(); err != nil {
-		t.Error(err)
 	}
 }
 
 // What is needed of few places is not read with all that lies between them.
 func TestBulkReadsFewPlacesAlone(t *testing.T) {
 	fs := &watched{FS: vfs.NewMem()}
-	l, err := Open(Config{FS: fs, Dir: "/j", Catalog: memCatalog{}, SegmentBytes: 32 << 20, FirstSegmentBytes: 32 << 20, Manual: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := watchedLog(t, fs, 32<<20)
 	for i := uint64(1); i <= 18; i++ {
-		l.Append(Write{Group: 1, Entries: []Entry{{Index: i, Term: 1, Data: make([]byte, 5<<20)}}, Done: func() {}})
-		for l.Work() {
-		}
+		appendNow(l, i, make([]byte, 5<<20))
 	}
 	bulk := l.Bulk(1)
 	for i := uint64(1); i <= 18; i++ {
@@ -162,23 +169,15 @@ func TestBulkReadsFewPlacesAlone(t *testing.T) {
 	if fs.direct > bulkAhead+bulkWindow {
 		t.Errorf("%d bytes were read directly for 18 times 1000", fs.direct)
 	}
-	if err := l.Close(); err != nil {
-		t.Error(err)
-	}
 }
 
 // A damaged sector is told as ever, by those who read it alone.
 func TestBulkTellsDamage(t *testing.T) {
 	mem := vfs.NewMem()
 	fs := &watched{FS: mem}
-	l, err := Open(Config{FS: fs, Dir: "/j", Catalog: memCatalog{}, SegmentBytes: 8 << 20, FirstSegmentBytes: 8 << 20, Manual: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := watchedLog(t, fs, 8<<20)
 	for i := uint64(1); i <= 12; i++ {
-		l.Append(Write{Group: 1, Entries: []Entry{{Index: i, Term: 1, Data: make([]byte, 1<<20)}}, Done: func() {}})
-		for l.Work() {
-		}
+		appendNow(l, i, make([]byte, 1<<20))
 	}
 	s := l.segs[1]
 	if err := mem.Corrupt(s.file.Name(), dataOffset+3<<20, 1); err != nil {
@@ -195,9 +194,6 @@ func TestBulkTellsDamage(t *testing.T) {
 	}
 	if damaged != 1 {
 		t.Errorf("%d entries of 12 are damaged, want one", damaged)
-	}
-	if err := l.Close(); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -343,22 +343,22 @@ func (src *source) entry(index uint64, p place, b []byte) (Entry, error) {
 // ErrUnknownGroup, ErrCompacted, ErrUnavailable, *CorruptError, io.ErrUnexpectedEOF when the entry ends
 // before p is full, or that of the read.
 func (l *Log) ReadAt(group, index uint64, off int, p []byte) error {
-	return l.readEntry(group, index, reading{off: off, p: p})
+	return l.readEntry(group, index, off, p, nil)
 }
 
-// readEntry is ReadAt for what a reading says.
-func (l *Log) readEntry(group, index uint64, r reading) error {
+// readEntry is ReadAt, with a Bulk that may have what segments hold; nil: there is none.
+func (l *Log) readEntry(group, index uint64, off int, p []byte, bulk *Bulk) error {
 	again := true
 	for err := error(nil); again; {
-		if again, err = l.tryRead(group, index, r); err != nil {
-			return fmt.Errorf("read %d bytes at %d of group %d entry %d: %w", len(r.p), r.off, group, index, err)
+		if again, err = l.tryRead(group, index, off, p, bulk); err != nil {
+			return fmt.Errorf("read %d bytes at %d of group %d entry %d: %w", len(p), off, group, index, err)
 		}
 	}
 	return nil
 }
 
 // tryRead does the work of readEntry; again says that tables were rebuilt meanwhile.
-func (l *Log) tryRead(group, index uint64, r reading) (again bool, err error) {
+func (l *Log) tryRead(group, index uint64, off int, p []byte, bulk *Bulk) (again bool, err error) {
 	blobs, sources, err := l.candidates(group, index)
 	if err != nil {
 		return false, err
@@ -368,6 +368,7 @@ func (l *Log) tryRead(group, index uint64, r reading) (again bool, err error) {
 			err = cerr
 		}
 	}()
+	r := reading{off: off, p: p, bulk: bulk}
 	for _, b := range blobs {
 		if done, err := r.payload(b); done || err != nil {
 			return false, err
@@ -417,12 +418,10 @@ func (r *reading) take(have *relocated, read func(at int, p []byte) error) (done
 
 // segment fills p with what stands in a segment from off on.
 func (r *reading) segment(s *segment, p []byte, off int64) error {
-	from := s.file.reader(off + int64(len(p)))
-	defer from.close()
 	if r.bulk != nil {
-		from.ahead = func(at int64) []byte { return r.bulk.bytes(s, at) }
+		return r.bulk.read(s, p, off)
 	}
-	return readFull(&from, p, off)
+	return readFull(s.file, p, off)
 }
 
 // wholeEntry describes an entry of n bytes as a record that has all of it.
