@@ -25,6 +25,7 @@ import (
 
 	"millrace/appliance/server/jetstream/api"
 	"millrace/raft"
+	"millrace/tools/cluster"
 )
 
 // formTime bounds what nodes need to form a cluster in a test.
@@ -65,13 +66,11 @@ func newCrew(t testing.TB, nodes int) *crew {
 	c := &crew{TB: t, knows: func(i, k int) bool { return i != k }}
 	for i := range nodes {
 		var ports [2]int
-		for k := range ports { // they are free: the kernel has just given them
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
+		for k := range ports { // a node that starts again wants its own
+			var err error
+			if ports[k], err = cluster.FreePort(); err != nil {
 				t.Fatal(err)
 			}
-			defer l.Close()
-			ports[k] = l.Addr().(*net.TCPAddr).Port
 		}
 		c.names = append(c.names, fmt.Sprintf("n%d-c1", i+1))
 		c.clients = append(c.clients, ports[0])

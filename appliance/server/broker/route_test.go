@@ -13,6 +13,7 @@ import (
 
 	"millrace/appliance/server/broker"
 	"millrace/appliance/server/wire"
+	"millrace/tools/cluster"
 )
 
 // member is a server of a cluster under test.
@@ -424,11 +425,15 @@ func TestRouteGossip(t *testing.T) {
 }
 
 func TestRouteReconnects(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := cluster.FreePort() // a will listen there again
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a := joinAt(t, l, "a", nil)
 	b := join(t, "b", nil, addr)
 	c := join(t, "c", nil, addr)
