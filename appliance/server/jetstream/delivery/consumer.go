@@ -202,6 +202,38 @@ func (c *Consumer) setConf(conf *api.ConsumerConfig) {
 func (c *Consumer) Start() (*api.ConsumerInfo, error) {
 	c.life.Lock()
 	defer c.life.Unlock()
+	info, err := c.prepare()
+	if err == nil {
+		c.start()
+	}
+	return info, err
+}
+
+// StartWith is Start for a consumer that a client waits for: what there is to deliver, up to a burst, is sent
+// with what answer publishes, after it, before StartWith returns. The client is woken once, and nobody else.
+func (c *Consumer) StartWith(answer func(out Publisher, info *api.ConsumerInfo)) error {
+	c.life.Lock()
+	defer c.life.Unlock()
+	info, err := c.prepare()
+	if err != nil {
+		return err
+	}
+	c.begin() // life keeps the consumer from ending meanwhile
+	c.out = c.cfg.Bus.Borrow()
+	answer(c.out, info)
+	more := c.step(&c.taken)
+	c.sendOut()
+	if !more {
+		c.arm()
+	}
+	if more || !c.rest() {
+		c.wg.Go(c.run)
+	}
+	return nil
+}
+
+// prepare makes a consumer ready to run and returns its state; it needs life.
+func (c *Consumer) prepare() (*api.ConsumerInfo, error) {
 	if c.ended {
 		return nil, ErrClosed
 	}
@@ -246,7 +278,6 @@ func (c *Consumer) Start() (*api.ConsumerInfo, error) {
 	case c.ready <- struct{}{}: // a worker's first Fetch finds out
 	default:
 	}
-	c.start()
 	return info, nil
 }
 

@@ -55,11 +55,10 @@ func (c *Consumer) deliver() (more bool) {
 	if c.suspended() || !c.taker() {
 		return false
 	}
-	c.out = c.cfg.Bus.Borrow()
-	defer func() {
-		c.out.Return()
-		c.out, c.outBytes = nil, 0
-	}()
+	if c.out == nil {
+		c.out = c.cfg.Bus.Borrow()
+		defer c.sendOut()
+	}
 	for range burst {
 		if !c.taker() {
 			return false
@@ -76,6 +75,12 @@ func (c *Consumer) deliver() (more bool) {
 		}
 	}
 	return true
+}
+
+// sendOut ends a burst: all of it is on its way.
+func (c *Consumer) sendOut() {
+	c.out.Return()
+	c.out, c.outBytes = nil, 0
 }
 
 // pushOut has what was delivered sent before a disk is read, which may take its time.

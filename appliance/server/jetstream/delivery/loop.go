@@ -41,6 +41,13 @@ func (c *Consumer) start() {
 	c.wake()
 }
 
+// begin is start by who does the work of run at first, until rest.
+func (c *Consumer) begin() {
+	c.turns.mu.Lock()
+	c.turns.started, c.turns.running = true, true
+	c.turns.mu.Unlock()
+}
+
 // halt waits until run has ended for good.
 func (c *Consumer) halt() {
 	c.turns.mu.Lock()
