@@ -78,6 +78,17 @@ func (a *Account) SubscribeSoon(filter, queue string, callback func(*Msg)) (*Sub
 	return s, nil
 }
 
+// SubscribeEach is Subscribe for what each server of a cluster subscribes to and one of them is to answer: a message
+// that a client or a publisher of this server has sent goes to the subscriptions that the others made in the same way
+// only if the callback returns false. Other subscriptions, of whatever filter, get it in any case.
+func (a *Account) SubscribeEach(filter string, callback func(*Msg) (settled bool)) (*Sub, error) {
+	return a.Subscribe(filter, a.broker.each, func(m *Msg) { m.settled = callback(m) })
+}
+
+// eachPrefix begins the names of the queue groups of SubscribeEach, in which each server is alone. What follows is
+// nobody else's to know: who has the name gets a share of the messages.
+const eachPrefix = "$MILLRACE.EACH."
+
 // Unsubscribe ends an internal subscription. A callback that runs already is not waited for.
 func (s *Sub) Unsubscribe() {
 	if s.callback != nil && s.removed.CompareAndSwap(false, true) {

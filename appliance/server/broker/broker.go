@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nkeys"
+	"github.com/nats-io/nuid"
 
 	"millrace/appliance/server/wire"
 )
@@ -27,6 +28,7 @@ import (
 type Broker struct {
 	cfg      Config
 	id       string
+	each     string // queue group of this server, see Account.SubscribeEach
 	log      *slog.Logger
 	auth     *authenticator
 	accounts map[string]*Account // does not change
@@ -72,7 +74,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	setDefault(&cfg.ServerName, id)
 	b := &Broker{
-		cfg: cfg, id: id, log: cfg.Logger, start: time.Now(),
+		cfg: cfg, id: id, each: eachPrefix + nuid.Next(), log: cfg.Logger, start: time.Now(),
 		accounts:  make(map[string]*Account),
 		quit:      make(chan struct{}),
 		clients:   make(map[uint64]*client),

@@ -147,6 +147,7 @@ func (c *client) handleAll(buf []byte) (int, error) {
 			break
 		}
 		used += n
+		c.router.last = used == len(buf)
 		if err := c.handle(&op); err != nil {
 			return used, err
 		}

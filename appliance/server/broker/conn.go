@@ -115,37 +115,6 @@ func (c *conn) send(b []byte) {
 	o.mu.Unlock()
 }
 
-// tell queues a change of interest.
-func (c *conn) tell(line []byte, when haste) {
-	o := &c.out
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closing {
-		return
-	}
-	o.appendLocked(line)
-	switch {
-	case when.batch != nil:
-		when.batch.addLocked(c)
-	case !when.soon:
-		o.signalLocked()
-	case !o.delayed:
-		o.delayed = true
-		time.AfterFunc(interestDelay, c.flushDelayed)
-	}
-}
-
-// flushDelayed makes the writer flush what has not gone with anything else.
-func (c *conn) flushDelayed() {
-	o := &c.out
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.delayed = false
-	if len(o.chunks) > 0 && !o.closing {
-		o.signalLocked()
-	}
-}
-
 // flushTouched keeps the promise of touched: it writes as much as the socket takes at once, and
 // leaves the rest to the writer.
 func (c *conn) flushTouched(inline bool) {

@@ -3,6 +3,7 @@ package broker
 import (
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	"millrace/appliance/server/subject"
@@ -33,7 +34,10 @@ type router struct {
 	heard  bool     // messages go to no quiet route
 	sent   []*route // to which the last message was sent
 
+	settled bool // the message under way is not for the others of SubscribeEach
+
 	from    *client       // the publishing client; nil: a publish from inside or from a route
+	last    bool          // nothing that was read of it comes after the message under way
 	routed  bool          // of a route: it waits for slow subscribers too, but not for stuck ones
 	stalled time.Duration // time waited for slow subscribers since the batch began
 
@@ -96,7 +100,7 @@ func (r *router) matchRemote(a *Account, subj string) *subject.Result[*remoteSub
 // deliver, of this server and the others, and returns the number of receivers; another server is one.
 func (r *router) publish(a *Account, deliver string, m *message) int {
 	res, remote := r.match(a, deliver), r.matchRemote(a, deliver)
-	r.sent = r.sent[:0]
+	r.sent, r.settled = r.sent[:0], false
 	n := 0
 	for _, s := range res.Plain {
 		if r.deliver(a, s, m) {
@@ -118,7 +122,7 @@ func (r *router) publish(a *Account, deliver string, m *message) int {
 		}
 	}
 	for i := range remote.Queues {
-		if g := &remote.Queues[i]; group(res, g.Name) == nil {
+		if g := &remote.Queues[i]; group(res, g.Name) == nil && !(r.settled && strings.HasPrefix(g.Name, eachPrefix)) {
 			r.toQueue(g.Members)
 		}
 	}
@@ -240,8 +244,12 @@ func (r *router) deliver(a *Account, s *Sub, m *message) bool {
 		if s.removed.Load() {
 			return false
 		}
-		m.msg = Msg{Subject: m.subject, Reply: m.reply, Header: m.header, Data: m.data, Client: m.client, Account: a}
+		m.msg = Msg{
+			Subject: m.subject, Reply: m.reply, Header: m.header, Data: m.data, Client: m.client, Account: a,
+			Own: r.from != nil, Last: r.last,
+		}
 		s.callback(&m.msg)
+		r.settled = r.settled || m.msg.settled
 		return true
 	}
 	c := s.client

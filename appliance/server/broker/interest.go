@@ -3,6 +3,7 @@ package broker
 import (
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,14 +29,15 @@ type interest struct {
 type interestKey struct{ filter, queue string }
 
 // haste is when the other servers hear of a change of interest. The zero value is at once. What a route is
-// sent after a change gets there after it in any case.
+// sent after a change gets there after it in any case, and a client that has its PONG knows that its changes are sent.
 type haste struct {
-	batch *flushList // not nil: at the end of the batch
+	batch *flushList // not nil: at the end of the batch, or soon if that has been done less than interestDelay ago
 	soon  bool       // with what the route is sent next, after interestDelay at the latest
 }
 
-// interestDelay is how long a change of interest that nobody waits for stays behind for company.
-const interestDelay = time.Millisecond
+// interestDelay is how long a change of interest stays behind for company: of many that follow each other, each one
+// alone would wake all servers of the cluster.
+const interestDelay = 10 * time.Millisecond
 
 // changeLocked notes delta subscriptions more, and tells the other servers if that means something to
 // them: the first and the last of a filter, and every change of a queue group, whose size is its
@@ -62,6 +64,87 @@ func (i *interest) changeLocked(filter, queue string, delta int, when haste) {
 	}
 	for _, r := range i.routes {
 		r.tell(i.line, when)
+	}
+}
+
+// tell queues a change of interest.
+func (r *route) tell(line []byte, when haste) {
+	o := &r.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing {
+		return
+	}
+	o.appendLocked(line)
+	if when.batch == nil && !when.soon {
+		o.signalLocked()
+		return
+	}
+	if o.delayed {
+		return
+	}
+	if now := time.Now(); when.batch != nil && now.Sub(r.toldAt) >= interestDelay {
+		r.toldAt = now
+		when.batch.addLocked(&r.conn)
+		return
+	}
+	o.delayed = true
+	r.mesh.late.add(r)
+}
+
+// late is the routes to which changes of interest stay behind. One timer is for all of them.
+type late struct {
+	mu     sync.Mutex // after outbound.mu
+	routes []*route
+	n      atomic.Int64 // of routes
+}
+
+func (l *late) add(r *route) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.routes) == 0 {
+		time.AfterFunc(interestDelay, l.flush)
+	}
+	l.routes = append(l.routes, r)
+	l.n.Add(1)
+}
+
+// flush sends what has not gone with anything else.
+func (l *late) flush() {
+	l.mu.Lock()
+	routes := l.routes
+	l.routes = nil
+	l.n.Store(0)
+	l.mu.Unlock()
+	now := time.Now()
+	for _, r := range routes {
+		o := &r.out
+		o.mu.Lock()
+		o.delayed = false
+		left := len(o.chunks) > 0
+		if left {
+			r.toldAt = now
+		}
+		o.mu.Unlock()
+		if left {
+			r.flushTouched(true)
+		}
+	}
+}
+
+// hasten has the changes that stay behind sent at the end of a batch.
+func (a *Account) hasten(batch *flushList) {
+	if m := a.broker.mesh; m == nil || m.late.n.Load() == 0 {
+		return
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for _, r := range a.interest.routes {
+		r.out.mu.Lock()
+		if r.out.delayed && len(r.out.chunks) > 0 && !r.out.closing {
+			batch.addLocked(&r.conn)
+		}
+		r.out.mu.Unlock()
 	}
 }
 

@@ -39,8 +39,9 @@ type mesh struct {
 	wg        sync.WaitGroup
 	clients   atomic.Pointer[clientView]
 
-	waiting atomic.Int64  // parcels, and servers of which requests are held: whether there is anything to do
-	quiet   atomic.Int64  // routes that are
+	waiting atomic.Int64 // parcels, and servers of which requests are held: whether there is anything to do
+	quiet   atomic.Int64 // routes that are
+	late    late
 	offered atomic.Uint64 // Broker.changes at the last offer
 
 	offering sync.Mutex // before any other lock; see offerAll

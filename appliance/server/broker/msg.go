@@ -18,6 +18,10 @@ type Msg struct {
 	Data    []byte
 	Client  *ClientInfo // the publishing client; nil for a publish from inside. May be kept.
 	Account *Account    // the account it was published in
+	Own     bool        // a client of this server has published it, whose goroutine runs the callback
+	Last    bool        // and nothing that has been read of that client comes after it
+
+	settled bool // see Account.SubscribeEach
 }
 
 // ClientInfo describes a connection that has sent CONNECT. It does not change; the round trip time

@@ -212,6 +212,9 @@ func (c *client) dropSubs() {
 // what it is bound to.
 func (c *client) handlePing() {
 	c.active = true
+	if c.account != nil {
+		c.account.hasten(&c.touched)
+	}
 	c.reply([]byte(wire.Pong))
 	if !c.connected || c.ponged {
 		return

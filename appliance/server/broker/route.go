@@ -65,6 +65,7 @@ type route struct {
 	// Guarded by out.mu.
 	parked      []parked // what waits while quiet
 	parkedBytes int64
+	toldAt      time.Time // when changes of interest alone were last sent
 
 	mu         sync.Mutex // before Account.mu
 	id, name   string     // of the peer; empty before INFO
