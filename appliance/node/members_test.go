@@ -134,7 +134,7 @@ func (b *plant) start() {
 	b.of.mu.Unlock()
 	b.of.connect(b, true)
 	if b.engine, err = jetstream.Start(jetstream.Config{
-		Groups: b.groups, Log: j, Bus: func(account string) jetstream.Bus { return b.of.accounts[account] }, System: b.of.accounts["$SYS"],
+		Groups: b.groups, Log: j, Bus: func(account string) jetstream.Bus { return plantBus{b.of.accounts[account], b} }, System: plantBus{b.of.accounts["$SYS"], b},
 		Logger: log, Version: "2.15.2", Node: nodeOf(b.raw), Replica: b.raw, Name: b.name, Tags: b.tags, ServerID: "S" + b.name,
 		Founders: b.of.founders, Cluster: "C1", Online: b.online, Heard: b.heard,
 		Fatal:    func(err error) { t.Errorf("%s: %v", b.name, err) },
@@ -361,6 +361,19 @@ type commonBus struct {
 type busSub struct {
 	filter, queue string
 	fn            func(jetstream.Msg)
+
+	at   *plant // of SubscribeEach; else nil
+	each func(jetstream.Msg) bool
+}
+
+// plantBus is the subject space as one node has it.
+type plantBus struct {
+	*commonBus
+	at *plant
+}
+
+func (b plantBus) SubscribeEach(filter string, fn func(jetstream.Msg) bool) (func(), error) {
+	return b.add(busSub{filter: filter, at: b.at, each: fn, fn: func(m jetstream.Msg) { fn(m) }})
 }
 
 type busWatch struct {
@@ -400,11 +413,15 @@ func (b *commonBus) interestLocked(subj, queue string) bool {
 }
 
 func (b *commonBus) Subscribe(filter, queue string, fn func(jetstream.Msg)) (func(), error) {
+	return b.add(busSub{filter: filter, queue: queue, fn: fn})
+}
+
+func (b *commonBus) add(s busSub) (func(), error) {
 	id := 0
 	b.change(func() {
 		b.next++
 		id = b.next
-		b.subs[id] = busSub{filter, queue, fn}
+		b.subs[id] = s
 	})
 	return func() { b.change(func() { delete(b.subs, id) }) }, nil
 }

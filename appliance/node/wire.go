@@ -211,10 +211,15 @@ func (b bus) SubscribeSoon(subject, queue string, fn func(jetstream.Msg)) (func(
 	return ending(b.Account.SubscribeSoon(subject, queue, callback(fn)))
 }
 
-func callback(fn func(jetstream.Msg)) func(*broker.Msg) {
-	return func(m *broker.Msg) {
-		fn(jetstream.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data})
-	}
+// SubscribeEach is Subscribe of what one node is to answer.
+func (b bus) SubscribeEach(subject string, fn func(jetstream.Msg) bool) (func(), error) {
+	return ending(b.Account.SubscribeEach(subject, func(m *broker.Msg) bool { return fn(msgOf(m)) }))
+}
+
+func callback(fn func(jetstream.Msg)) func(*broker.Msg) { return func(m *broker.Msg) { fn(msgOf(m)) } }
+
+func msgOf(m *broker.Msg) jetstream.Msg {
+	return jetstream.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data, Own: m.Own, Last: m.Last}
 }
 
 func ending(sub *broker.Sub, err error) (func(), error) {

@@ -71,12 +71,17 @@ func (c *calls) answered(m Msg) {
 
 // serve answers requests on a subject with what handle returns, in the lane answers.
 func (c *calls) serve(subject string, handle func(body []byte) (any, *api.Error)) (stop func(), err error) {
-	return c.serveIn(func([]byte) lane { return answers }, subject, handle)
+	return c.bus.Subscribe(subject, "", c.answering(func([]byte) lane { return answers }, handle))
 }
 
 // serveLeader answers calls of the leader of a group with what handle returns.
 func (c *calls) serveLeader(group uint64, handle func(body []byte) (any, *api.Error)) (stop func(), err error) {
-	return c.serveIn(leaderLane, leaderSubject(group), handle)
+	answer := c.answering(leaderLane, handle)
+	return c.bus.Subscribe(leaderSubject(group), "", func(m Msg) {
+		if !c.engine.takePassed(m) {
+			answer(m)
+		}
+	})
 }
 
 // leaderLane is where a leader answers: how far it is, in a lane of its own, for that is what other answers wait for.
@@ -90,8 +95,9 @@ func leaderLane(body []byte) lane {
 	return answers
 }
 
-func (c *calls) serveIn(in func(body []byte) lane, subject string, handle func(body []byte) (any, *api.Error)) (stop func(), err error) {
-	return c.bus.Subscribe(subject, "", func(m Msg) {
+// answering answers requests with what handle returns, in a lane.
+func (c *calls) answering(in func(body []byte) lane, handle func(body []byte) (any, *api.Error)) func(Msg) {
+	return func(m Msg) {
 		reply, body := string(m.Reply), append([]byte(nil), m.Data...)
 		c.engine.work(in(body), func() {
 			var answer callAnswer
@@ -114,7 +120,7 @@ func (c *calls) serveIn(in func(body []byte) lane, subject string, handle func(b
 				c.bus.Publish(reply, "", nil, out)
 			}
 		})
-	})
+	}
 }
 
 // call asks whoever serves a subject. errNoLeader is returned when nobody does, errLeaderGone when nobody does any

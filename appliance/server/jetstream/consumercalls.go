@@ -10,15 +10,13 @@ import (
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/delivery"
 	"millrace/appliance/server/jetstream/meta"
 )
 
 func (r *request) consumerCreate() (any, *api.Error) {
 	var c api.CreateConsumerRequest
-	if err := api.Decode(r.body, &c); err != nil {
-		return nil, err
-	}
-	if err := c.Bind(&r.Call); err != nil {
+	if err := r.decodeCreate(&c); err != nil {
 		return nil, err
 	}
 	s, err := r.current()
@@ -26,6 +24,13 @@ func (r *request) consumerCreate() (any, *api.Error) {
 		return nil, err
 	}
 	return r.createConsumer(s, &c)
+}
+
+func (r *request) decodeCreate(c *api.CreateConsumerRequest) *api.Error {
+	if err := api.Decode(r.body, c); err != nil {
+		return err
+	}
+	return c.Bind(&r.Call)
 }
 
 // shown gives info the metadata that single answers carry.
@@ -36,14 +41,24 @@ func (a *account) shown(info *api.ConsumerInfo) *api.ConsumerInfo {
 	return &n
 }
 
-// created answers a request for a consumer that is led here.
-func (r *request) created(info *api.ConsumerInfo) (any, *api.Error) {
-	return api.ConsumerCreateResponse{Response: r.ok(), ConsumerInfo: r.account.shown(info)}, nil
+// created is the answer to a request for a consumer that is led here.
+func (r *request) created(info *api.ConsumerInfo) api.ConsumerCreateResponse {
+	return api.ConsumerCreateResponse{Response: r.ok(), ConsumerInfo: r.account.shown(info)}
 }
 
 // createConsumer creates or, where the action allows it, updates a consumer. The leader of a durable one
 // answers.
 func (r *request) createConsumer(s *Stream, c *api.CreateConsumerRequest) (any, *api.Error) {
+	s.creating.Lock()
+	return r.createAlone(s, c)
+}
+
+// createAlone is createConsumer with s.creating, which it unlocks: one create at a time, so that what is checked
+// still holds when the consumer starts. Of a durable one it does when the catalogue has it: nobody waits until
+// another one's leader answers.
+func (r *request) createAlone(s *Stream, c *api.CreateConsumerRequest) (any, *api.Error) {
+	decided := sync.OnceFunc(s.creating.Unlock)
+	defer decided()
 	s.mu.RLock()
 	streamConfig := s.machine.Config()
 	s.mu.RUnlock()
@@ -52,11 +67,6 @@ func (r *request) createConsumer(s *Stream, c *api.CreateConsumerRequest) (any, 
 	if err != nil {
 		return nil, err
 	}
-	// One create at a time, so that what is checked still holds when the consumer starts. Of a durable one it does when
-	// the catalogue has it: nobody waits until another one's leader answers.
-	s.creating.Lock()
-	decided := sync.OnceFunc(s.creating.Unlock)
-	defer decided()
 	if cfg.Name != "" {
 		if old, missing := s.consumer(cfg.Name); missing == nil {
 			return r.updateConsumer(s, old, cfg, c.Action, decided)
@@ -74,12 +84,15 @@ func (r *request) createConsumer(s *Stream, c *api.CreateConsumerRequest) (any, 
 	if cfg.IsDurable() {
 		return r.putConsumer(s, &cfg, meta.ActionCreate, decided)
 	}
-	info, err := s.startEphemeral(cfg, time.Now().UTC())
+	name, err := s.startEphemeral(cfg, time.Now().UTC(), func(out delivery.Publisher, info *api.ConsumerInfo) {
+		decided()
+		r.respondBy(out, r.created(info))
+	})
 	if err != nil {
 		return nil, err
 	}
-	s.account.advise("CONSUMER.CREATED", s.name, info.Name, "create")
-	return r.created(info)
+	s.account.advise("CONSUMER.CREATED", s.name, name, "create")
+	return answered, nil
 }
 
 // putConsumer has the catalogue create or update a durable consumer, calls decided, and has the consumer's leader answer
@@ -171,7 +184,7 @@ func (r *request) updateConsumer(s *Stream, old *consumerEntry, cfg api.Consumer
 	case action == api.ActionCreate && !same:
 		return nil, api.ErrConsumerAlreadyExists
 	case same && old.id == 0:
-		return r.created(old.Info())
+		return r.created(old.Info()), nil
 	case same:
 		decided()
 		return r.byLeader(old.id, leaderCall{Kind: callConsumerPut})
@@ -192,7 +205,7 @@ func (r *request) updateConsumer(s *Stream, old *consumerEntry, cfg api.Consumer
 	if err := s.reconfigure(old, cfg); err != nil {
 		return nil, err
 	}
-	return r.created(old.Info())
+	return r.created(old.Info()), nil
 }
 
 // reconfigure gives a running consumer another configuration.

@@ -21,6 +21,8 @@ import (
 type Msg struct {
 	Subject, Reply []byte
 	Header, Data   []byte // Header is the raw block with its version line; nil if there is none
+	Own            bool   // a client of this node has published it, whose goroutine the receiver runs on
+	Last           bool   // and nothing else of that client waits for the receiver
 }
 
 // Bus is the subject space of one account. All methods are safe for concurrent use and copy what
@@ -31,6 +33,9 @@ type Bus interface {
 	// SubscribeSoon is Subscribe for what is rarely used: other nodes may hear of its begin and end a moment
 	// later.
 	SubscribeSoon(subject, queue string, fn func(Msg)) (unsubscribe func(), err error)
+	// SubscribeEach is Subscribe for what each node of a cluster subscribes to and one of them is to answer: the
+	// others do not get what was published on this one when fn returns true.
+	SubscribeEach(subject string, fn func(Msg) (settled bool)) (unsubscribe func(), err error)
 	// Publish returns the number of receivers.
 	Publish(subject, reply string, header, data []byte) int
 	// Burst returns a publisher for many messages at once, for one goroutine at a time.
@@ -250,7 +255,7 @@ func (e *Engine) start() error {
 			}
 		}
 		for _, subj := range apiSubjects {
-			stop, err := a.bus.Subscribe(subj, "", a.request)
+			stop, err := a.bus.SubscribeEach(subj, a.request)
 			if err != nil {
 				return fmt.Errorf("subscribe to %s in account %q: %w", subj, a.name, err)
 			}

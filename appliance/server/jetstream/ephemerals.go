@@ -19,18 +19,21 @@ type ephemeral struct {
 }
 
 // startEphemeral starts a consumer that only this node knows, as long as it leads the stream. One without a
-// name gets one. The info is that of its start.
-func (s *Stream) startEphemeral(cfg api.ConsumerConfig, created time.Time) (*api.ConsumerInfo, *api.Error) {
-	return s.runEphemeral(s.newConsumer(0, cfg, created), nil)
+// name gets one. What there is to deliver is sent with what answer publishes, see [delivery.Consumer.StartWith].
+func (s *Stream) startEphemeral(cfg api.ConsumerConfig, created time.Time, answer func(out delivery.Publisher, info *api.ConsumerInfo)) (name string, err *api.Error) {
+	c := s.newConsumer(0, cfg, created)
+	return c.name, s.runEphemeral(c, nil, func(d *delivery.Consumer) error {
+		return d.StartWith(func(out delivery.Publisher, info *api.ConsumerInfo) { answer(out, c.shown(info)) })
+	})
 }
 
-// runEphemeral is startEphemeral, from a state that the consumer had elsewhere.
-func (s *Stream) runEphemeral(c *consumerEntry, state *consumer.Machine) (*api.ConsumerInfo, *api.Error) {
+// runEphemeral runs a consumer that only this node knows, from a state that it had elsewhere, if it had one.
+func (s *Stream) runEphemeral(c *consumerEntry, state *consumer.Machine, start func(*delivery.Consumer) error) *api.Error {
 	conf := c.deliveryConfig(c.config)
 	conf.Settled, conf.State = s.settled, state
 	d, err := delivery.New(conf)
 	if err != nil {
-		return nil, api.ErrConsumerCreateF(err.Error())
+		return api.ErrConsumerCreateF(err.Error())
 	}
 	d.Retain(s.retains())
 	c.led.Store(d)
@@ -43,17 +46,16 @@ func (s *Stream) runEphemeral(c *consumerEntry, state *consumer.Machine) (*api.C
 	s.mu.Unlock()
 	switch {
 	case !serving:
-		return nil, api.ErrClusterNotAvail
+		return api.ErrClusterNotAvail
 	case taken:
-		return nil, api.ErrConsumerNameExist
+		return api.ErrConsumerNameExist
 	}
-	info, err := d.Start()
-	if err != nil {
+	if err := start(d); err != nil {
 		s.forgetConsumer(c)
 		c.end((*delivery.Consumer).Abandon)
-		return nil, api.ErrConsumerCreateF(err.Error())
+		return api.ErrConsumerCreateF(err.Error())
 	}
-	return c.shown(info), nil
+	return nil
 }
 
 // leaveEphemerals ends the consumers that only this node knows, which leads the stream no more, and hands them to the
@@ -152,10 +154,14 @@ func (s *Stream) takeEphemerals(list []ephemeral) *api.Error {
 			s.account.advise("CONSUMER.DELETED", s.name, x.Name, "delete")
 			continue
 		}
-		if _, err := s.runEphemeral(c, state); err != nil && err.ErrCode == api.ErrClusterNotAvail.ErrCode {
-			return err // it is asked again, or the next leader
-		} else if err != nil && err.ErrCode != api.ErrConsumerNameExist.ErrCode {
-			s.log.Error("consumer is not taken over", "account", s.account.name, "stream", s.name, "consumer", x.Name, "error", err)
+		failed := s.runEphemeral(c, state, func(d *delivery.Consumer) error {
+			_, err := d.Start()
+			return err
+		})
+		if failed != nil && failed.ErrCode == api.ErrClusterNotAvail.ErrCode {
+			return failed // it is asked again, or the next leader
+		} else if failed != nil && failed.ErrCode != api.ErrConsumerNameExist.ErrCode {
+			s.log.Error("consumer is not taken over", "account", s.account.name, "stream", s.name, "consumer", x.Name, "error", failed)
 		}
 	}
 	return nil

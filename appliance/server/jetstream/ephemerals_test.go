@@ -7,7 +7,14 @@ import (
 	"time"
 
 	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/jetstream/delivery"
 )
+
+// begun starts a consumer and returns what its client is answered.
+func begun(s *Stream, cfg api.ConsumerConfig, created time.Time) (info *api.ConsumerInfo, err *api.Error) {
+	_, err = s.startEphemeral(cfg, created, func(_ delivery.Publisher, of *api.ConsumerInfo) { info = of })
+	return info, err
+}
 
 // Ephemeral consumers go on where their stream is led next: one that is pulled from with what is not acknowledged, one
 // that pushes without a gap in what it counts.
@@ -20,7 +27,7 @@ func TestEphemeralsFollowTheLeadership(t *testing.T) {
 			{Name: "C", AckPolicy: api.AckExplicit, AckWait: time.Minute, MaxDeliver: -1, MaxWaiting: 512, InactiveThreshold: time.Hour},
 			{AckPolicy: api.AckNone, DeliverSubject: "watch", DeliverPolicy: api.DeliverNew},
 		} {
-			if _, err := first.startEphemeral(cfg, created); err != nil {
+			if _, err := begun(first, cfg, created); err != nil {
 				r.Fatal(err)
 			}
 		}
@@ -105,7 +112,7 @@ func TestStreamTakesEphemeralsOnce(t *testing.T) {
 func begunState(r *ring, cfg api.ConsumerConfig) []byte {
 	r.Helper()
 	s := r.nodes[0].stream
-	info, err := s.startEphemeral(cfg, time.Now())
+	info, err := begun(s, cfg, time.Now())
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -127,7 +134,7 @@ func TestEphemeralsKeepTheirMessages(t *testing.T) {
 				in := r.listen("in")
 				cfg := api.ConsumerConfig{Name: "C", AckPolicy: api.AckExplicit, AckWait: time.Hour, MaxDeliver: -1,
 					MaxWaiting: 512, InactiveThreshold: time.Hour, FilterSubject: "S.a"}
-				if _, err := r.nodes[0].stream.startEphemeral(cfg, time.Now()); err != nil {
+				if _, err := begun(r.nodes[0].stream, cfg, time.Now()); err != nil {
 					r.Fatal(err)
 				}
 				r.publish(4)

@@ -364,6 +364,10 @@ func (b *space) PublishAs(deliver, subj, reply string, header, data []byte) int 
 	return len(fns)
 }
 
+func (b *space) SubscribeEach(filter string, fn func(Msg) bool) (func(), error) {
+	return b.Subscribe(filter, "", func(m Msg) { fn(m) })
+}
+
 func (b *space) Burst() Burst { return b }
 
 func (b *space) Borrow() Burst { return b }

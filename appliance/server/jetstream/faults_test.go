@@ -237,7 +237,7 @@ func TestConsumersStartWhileTheirStreamIsDeleted(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				st.startEphemeral(api.ConsumerConfig{AckPolicy: api.AckExplicit}, time.Now())
+				begun(st, api.ConsumerConfig{AckPolicy: api.AckExplicit}, time.Now())
 			})
 		}
 		s.call("STREAM.DELETE."+name, nil, nil)

@@ -324,9 +324,7 @@ func (r *request) endOfBatch(pending, last uint64, extra string) {
 }
 
 // sendDirect sends a stored message with the headers of a direct get in front of its own.
-func (r *request) sendDirect(out interface {
-	Publish(subject, reply string, header, data []byte) int
-}, s *Stream, m stream.Message, bare bool, extra string) {
+func (r *request) sendDirect(out publisher, s *Stream, m stream.Message, bare bool, extra string) {
 	if bare {
 		out.Publish(r.reply, "", nil, m.Data)
 		return

@@ -30,9 +30,8 @@ func (e *Engine) systemRequest(m Msg) {
 		return
 	}
 	e.system.requests.Add(1)
-	reply := string(m.Reply)
 	r := &request{
-		Call: call, account: e.system, reply: reply, answer: func(body []byte) { e.system.bus.Publish(reply, "", nil, body) },
+		Call: call, account: e.system, reply: string(m.Reply),
 		header: append([]byte(nil), m.Header...), body: append([]byte(nil), m.Data...),
 	}
 	if e.lanes[requests].len() >= maxRequests {

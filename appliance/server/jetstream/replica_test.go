@@ -421,14 +421,14 @@ func TestEphemeralsEndWithTheLeadership(t *testing.T) {
 	inRing(t, api.InterestPolicy, func(r *ring) {
 		cfg := api.ConsumerConfig{Name: "C", AckPolicy: api.AckExplicit, AckWait: time.Minute, MaxWaiting: 512,
 			InactiveThreshold: time.Hour}
-		if _, err := r.nodes[1].stream.startEphemeral(cfg, time.Now()); err != api.ErrClusterNotAvail {
+		if _, err := begun(r.nodes[1].stream, cfg, time.Now()); err != api.ErrClusterNotAvail {
 			r.Errorf("where the stream is not led: %v", err)
 		}
-		info, err := r.nodes[0].stream.startEphemeral(cfg, time.Now())
+		info, err := begun(r.nodes[0].stream, cfg, time.Now())
 		if err != nil || info.Name != "C" {
 			r.Fatalf("%v, %+v", err, info)
 		}
-		if _, err := r.nodes[0].stream.startEphemeral(cfg, time.Now()); err != api.ErrConsumerNameExist {
+		if _, err := begun(r.nodes[0].stream, cfg, time.Now()); err != api.ErrConsumerNameExist {
 			r.Errorf("a second one: %v", err)
 		}
 		in := r.listen("in")

@@ -14,40 +14,65 @@ type request struct {
 	api.Call
 	account *account
 	verdict
-	reply        string // of a direct get
-	answer       func(body []byte)
+	reply        string            // subject of the answer
+	answer       func(body []byte) // takes the answer of a request without reply
 	header, body []byte
 }
 
-// request takes an API request off the publisher's goroutine. In a cluster every storage node gets it,
-// and the one that is responsible answers.
-func (a *account) request(m Msg) {
+// publisher is what an answer is sent with.
+type publisher interface {
+	Publish(subject, reply string, header, data []byte) int
+}
+
+// request takes an API request. In a cluster every storage node gets it, and the one that is responsible answers;
+// the others are left alone when it is known here, where the client is, which one that is.
+func (a *account) request(m Msg) (settled bool) {
+	call, v := a.called(m)
+	if v == (verdict{}) {
+		return m.Own && a.pass(&call, m)
+	}
+	settled = v.mine && a.surely(&call)
+	a.take(call, v, m, settled && m.Last)
+	return settled
+}
+
+// requestHere is request on subjects that are subscribed to where they are answered.
+func (a *account) requestHere(m Msg) {
+	if call, v := a.called(m); v != (verdict{}) {
+		a.take(call, v, m, false)
+	}
+}
+
+// called returns what is called for and who answers. Unknown calls nobody does, as with nats-server.
+func (a *account) called(m Msg) (api.Call, verdict) {
 	call, ok := api.ParseCall(string(m.Subject))
 	if !ok || len(m.Reply) == 0 {
-		return // unknown calls are not answered, as by nats-server
+		return api.Call{}, verdict{}
 	}
-	v := a.responsible(&call)
-	if v == (verdict{}) {
-		return
-	}
-	reply := string(m.Reply)
+	return call, a.responsible(&call)
+}
+
+// take has a request answered, at once if inPlace is set and that waits for nothing, else on a worker.
+func (a *account) take(call api.Call, v verdict, m Msg, inPlace bool) {
 	r := &request{
-		Call: call, account: a, verdict: v, reply: reply, answer: func(body []byte) { a.bus.Publish(reply, "", nil, body) },
+		Call: call, account: a, verdict: v, reply: string(m.Reply),
 		header: append([]byte(nil), m.Header...), body: append([]byte(nil), m.Data...),
 	}
 	if v.await != 0 {
 		r.await(string(m.Subject), v.await)
 		return
 	}
-	if changes(call.Verb) && !a.taken.first(string(m.Subject), reply, m.Header) {
+	if changes(call.Verb) && !a.taken.first(string(m.Subject), r.reply, m.Header) {
 		return
 	}
 	a.requests.Add(1)
+	waiting := a.engine.lanes[requests].len()
 	switch {
-	case a.engine.lanes[requests].len() >= maxRequests:
+	case waiting >= maxRequests:
 		r.respond(api.Response{Type: call.Type, Error: api.ErrInsufficientResources})
 	case v.leaderless:
 		r.refuse()
+	case inPlace && waiting == 0 && r.serveInPlace():
 	default:
 		a.engine.work(requests, r.serve)
 	}
@@ -93,15 +118,23 @@ func (r *request) serve() {
 	if r.asMeta && leaseRead(r.account.engine.catalog.group) != nil {
 		r.refusal = api.ErrClusterNotAvail
 	}
+	if r.refusal == nil && !r.levelServed() {
+		r.refusal = api.ErrRequiredApiLevel
+	}
 	if r.refusal != nil {
 		r.fail(r.refusal)
 		return
 	}
-	if !api.LevelServed(string(wire.Header(r.header, stream.HeaderRequiredAPILevel))) {
-		r.fail(api.ErrRequiredApiLevel)
-		return
-	}
-	response, err := r.handle()
+	r.finish(r.handle())
+}
+
+// levelServed reports whether this node serves the API level that the request requires, if it does (ADR-44).
+func (r *request) levelServed() bool {
+	return api.LevelServed(string(wire.Header(r.header, stream.HeaderRequiredAPILevel)))
+}
+
+// finish answers the request.
+func (r *request) finish(response any, err *api.Error) {
 	switch {
 	case err != nil:
 		r.fail(err)
@@ -205,12 +238,18 @@ func (r *request) failed(e api.Response) any {
 	return e
 }
 
-func (r *request) respond(v any) {
+func (r *request) respond(v any) { r.respondBy(r.account.bus, v) }
+
+func (r *request) respondBy(out publisher, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		panic("BUG: encode API response: " + err.Error())
 	}
-	r.answer(body)
+	if r.answer != nil {
+		r.answer(body)
+		return
+	}
+	out.Publish(r.reply, "", nil, body)
 }
 
 func (r *request) stream() (*Stream, *api.Error) { return r.account.stream(r.Call.Stream) }

@@ -69,7 +69,7 @@ func (b deliveryBus) Borrow() delivery.Publisher { return b.Bus.Borrow() }
 
 // SubscribeSoon is Subscribe for what is rarely used.
 func (b deliveryBus) SubscribeSoon(subject, queue string, handle func(delivery.Request)) (func(), error) {
-	return b.Bus.SubscribeSoon(subject, queue, func(m Msg) { handle(delivery.Request(m)) })
+	return b.Bus.SubscribeSoon(subject, queue, func(m Msg) { handle(requestOf(m)) })
 }
 
 // deliveryBus is an account's bus as a consumer sees it.
@@ -77,5 +77,9 @@ type deliveryBus struct{ Bus }
 
 // Subscribe calls handle for every message.
 func (b deliveryBus) Subscribe(subject, queue string, handle func(delivery.Request)) (func(), error) {
-	return b.Bus.Subscribe(subject, queue, func(m Msg) { handle(delivery.Request(m)) })
+	return b.Bus.Subscribe(subject, queue, func(m Msg) { handle(requestOf(m)) })
+}
+
+func requestOf(m Msg) delivery.Request {
+	return delivery.Request{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data}
 }

@@ -368,7 +368,7 @@ func (s *Stream) subscribe() error {
 	wanted[called] = nil // last: it says that the stream serves
 	direct := api.Prefix + "DIRECT.GET." + s.name
 	if cfg.AllowDirect {
-		wanted[direct], wanted[direct+".>"] = s.account.request, s.account.request
+		wanted[direct], wanted[direct+".>"] = s.account.requestHere, s.account.requestHere
 	}
 	now := map[string]func(){}
 	for subj, stop := range old {

@@ -1,0 +1,85 @@
+package jetstream
+
+import (
+	"bytes"
+	"strings"
+
+	"millrace/appliance/server/jetstream/api"
+	"millrace/appliance/server/wire"
+)
+
+// A request about a stream concerns its leader alone. Where the client is it is known who that is, mostly, and the
+// other nodes need not be woken for it: it is settled here when this node leads, or passed to the leader. Who gets it
+// and leads no more has it go to all, as when nobody knows.
+
+// headerPassed is what a passed request has in front of its own headers: its subject, a space, and the account.
+const headerPassed = "Millrace-Request"
+
+// surely reports whether this node alone answers requests like a call: it leads the stream that they are about,
+// and no other node can do so by now.
+func (a *account) surely(call *api.Call) bool {
+	if scopeOf(call) != scopeStream {
+		return false
+	}
+	s := a.local(call.Stream)
+	if s == nil {
+		return false
+	}
+	group := s.leading()
+	if group == nil || !s.leads() {
+		return false
+	}
+	held := make(chan error, 1)
+	group.LeaseRead(func(err error) { held <- err })
+	select {
+	case err := <-held:
+		return err == nil
+	default:
+		return false
+	}
+}
+
+// pass sends a request about a stream to its leader, and reports whether there is one.
+func (a *account) pass(call *api.Call, m Msg) bool {
+	if scopeOf(call) != scopeStream {
+		return false
+	}
+	ms, ok := a.engine.catalog.stream(a.name, call.Stream)
+	if !ok || !a.engine.calls.led(ms.Group.ID) {
+		return false
+	}
+	header := make([]byte, 0, len(headerPassed)+len(m.Subject)+len(a.name)+len(m.Header)+32)
+	header = append(header, "NATS/1.0\r\n"+headerPassed+": "...)
+	header = append(header, m.Subject...)
+	header = append(header, " "+a.name+"\r\n"...)
+	if _, own, ok := bytes.Cut(m.Header, []byte(wire.CRLF)); ok {
+		header = append(header, own...)
+	} else {
+		header = append(header, wire.CRLF...)
+	}
+	return a.engine.cfg.System.Publish(leaderSubject(ms.Group.ID), string(m.Reply), header, m.Data) > 0
+}
+
+// takePassed takes a request that another node has passed to this one, and reports whether the message is one.
+func (e *Engine) takePassed(m Msg) bool {
+	line, own, ok := bytes.Cut(bytes.TrimPrefix(m.Header, []byte("NATS/1.0\r\n")), []byte(wire.CRLF))
+	passed, is := strings.CutPrefix(string(line), headerPassed+": ")
+	if !ok || !is {
+		return false
+	}
+	subj, name, _ := strings.Cut(passed, " ")
+	a, call, known := e.accounts[name], api.Call{}, false
+	if call, known = api.ParseCall(subj); a == nil || !known {
+		return true
+	}
+	request := Msg{Subject: []byte(subj), Reply: m.Reply, Data: m.Data}
+	if len(own) > len(wire.CRLF) {
+		request.Header = append([]byte("NATS/1.0\r\n"), own...)
+	}
+	if v := a.responsible(&call); v.mine {
+		a.take(call, v, request, false)
+	} else {
+		a.bus.Publish(subj, string(m.Reply), request.Header, m.Data)
+	}
+	return true
+}
