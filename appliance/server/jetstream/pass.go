@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 
 	"millrace/appliance/server/jetstream/api"
@@ -12,7 +13,9 @@ import (
 // other nodes need not be woken for it: it is settled here when this node leads, or passed to the leader. Who gets it
 // and leads no more has it go to all, as when nobody knows.
 
-// headerPassed is what a passed request has in front of its own headers: its subject, a space, and the account.
+// headerPassed is what a passed request has in front of its own headers: its subject, the one of its answer, and the
+// account, between spaces. It is sent without a reply: a leader of an older version, which gets the request as such as
+// well, answers that one only.
 const headerPassed = "Millrace-Request"
 
 // surely reports whether this node alone answers requests like a call: it leads the stream that they are about,
@@ -48,16 +51,13 @@ func (a *account) pass(call *api.Call, m Msg) bool {
 	if !ok || !a.engine.calls.led(ms.Group.ID) {
 		return false
 	}
-	header := make([]byte, 0, len(headerPassed)+len(m.Subject)+len(a.name)+len(m.Header)+32)
-	header = append(header, "NATS/1.0\r\n"+headerPassed+": "...)
-	header = append(header, m.Subject...)
-	header = append(header, " "+a.name+"\r\n"...)
+	header := fmt.Appendf(make([]byte, 0, 256), "NATS/1.0\r\n%s: %s %s %s\r\n", headerPassed, m.Subject, m.Reply, a.name)
 	if _, own, ok := bytes.Cut(m.Header, []byte(wire.CRLF)); ok {
 		header = append(header, own...)
 	} else {
 		header = append(header, wire.CRLF...)
 	}
-	return a.engine.cfg.System.Publish(leaderSubject(ms.Group.ID), string(m.Reply), header, m.Data) > 0
+	return a.engine.cfg.System.Publish(leaderSubject(ms.Group.ID), "", header, m.Data) > 0
 }
 
 // takePassed takes a request that another node has passed to this one, and reports whether the message is one.
@@ -67,19 +67,21 @@ func (e *Engine) takePassed(m Msg) bool {
 	if !ok || !is {
 		return false
 	}
-	subj, name, _ := strings.Cut(passed, " ")
-	a, call, known := e.accounts[name], api.Call{}, false
-	if call, known = api.ParseCall(subj); a == nil || !known {
+	subj, rest, _ := strings.Cut(passed, " ")
+	reply, name, _ := strings.Cut(rest, " ")
+	a := e.accounts[name]
+	call, known := api.ParseCall(subj)
+	if a == nil || !known || reply == "" {
 		return true
 	}
-	request := Msg{Subject: []byte(subj), Reply: m.Reply, Data: m.Data}
+	request := Msg{Subject: []byte(subj), Reply: []byte(reply), Data: m.Data}
 	if len(own) > len(wire.CRLF) {
 		request.Header = append([]byte("NATS/1.0\r\n"), own...)
 	}
 	if v := a.responsible(&call); v.mine {
 		a.take(call, v, request, false)
 	} else {
-		a.bus.Publish(subj, string(m.Reply), request.Header, m.Data)
+		a.bus.Publish(subj, reply, request.Header, m.Data)
 	}
 	return true
 }

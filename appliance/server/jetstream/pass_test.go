@@ -12,10 +12,10 @@ import (
 func TestPassedRequestGoesOnToAll(t *testing.T) {
 	inRing(t, api.LimitsPolicy, func(r *ring) {
 		in, all := r.listen("in"), r.listen("$JS.API.STREAM.INFO.S")
-		const passed = "NATS/1.0\r\nMillrace-Request: $JS.API.STREAM.INFO.S A\r\n"
+		const passed = "NATS/1.0\r\nMillrace-Request: $JS.API.STREAM.INFO.S in A\r\n"
 		for _, header := range []string{"", "Nats-Required-Api-Level: 1\r\nX: y\r\n"} {
 			for i, n := range r.nodes {
-				if !n.engine.takePassed(Msg{Reply: []byte("in"), Header: []byte(passed + header + "\r\n"), Data: []byte("{}")}) {
+				if !n.engine.takePassed(Msg{Header: []byte(passed + header + "\r\n"), Data: []byte("{}")}) {
 					r.Fatal("not taken")
 				}
 				synctest.Wait()
@@ -40,8 +40,8 @@ func TestPassedRequestGoesOnToAll(t *testing.T) {
 				r.Errorf("%q is taken for a passed request", header)
 			}
 		}
-		for _, of := range []string{"$JS.API.STREAM.INFO.S NOBODY", "$JS.API.STREAM.INFO.S", "no.call A", ""} {
-			if !r.nodes[0].engine.takePassed(Msg{Reply: []byte("in"), Header: []byte("NATS/1.0\r\nMillrace-Request: " + of + "\r\n\r\n")}) {
+		for _, of := range []string{"$JS.API.STREAM.INFO.S in NOBODY", "$JS.API.STREAM.INFO.S in", "$JS.API.STREAM.INFO.S  A", "no.call in A", ""} {
+			if !r.nodes[0].engine.takePassed(Msg{Header: []byte("NATS/1.0\r\nMillrace-Request: " + of + "\r\n\r\n")}) {
 				r.Errorf("%q is not taken", of)
 			}
 		}
