@@ -7,8 +7,13 @@ import (
 	"millrace/appliance/server/subject"
 )
 
-// fewMessages is how many messages a stream has at most whose consumers begin with little work whatever they want.
-const fewMessages = 1024
+// Little is to be done for the first deliveries of a consumer when its stream holds no more than this, or when they are
+// the last message of each of a few keys.
+const (
+	fewMessages = 1 << 10
+	fewBytes    = 1 << 20
+	fewKeys     = 8
+)
 
 // serveInPlace answers a request on the goroutine of the client that has made it, if it is one that waits for nobody
 // and takes little: that of a watcher. Handing it to a worker, and the first messages to another one, costs more
@@ -33,12 +38,12 @@ func (r *request) serveInPlace() bool {
 	return true
 }
 
-// beginsSoon reports whether a consumer finds its place, and what it delivers first, without a search.
+// beginsSoon reports whether a consumer finds its place, and what it delivers first, without much work.
 func (s *Stream) beginsSoon(cfg *api.ConsumerConfig) bool {
 	s.mu.RLock()
-	first, last := s.machine.Bounds()
+	messages, bytes := s.machine.Usage()
 	s.mu.RUnlock()
-	if last-first < fewMessages {
+	if messages <= fewMessages && bytes <= fewBytes {
 		return true
 	}
 	filters := cfg.Filters()
@@ -46,7 +51,8 @@ func (s *Stream) beginsSoon(cfg *api.ConsumerConfig) bool {
 	case api.DeliverNew:
 		return true
 	case api.DeliverLast, api.DeliverLastPerSubject:
-		return len(filters) > 0 && !slices.ContainsFunc(filters, func(f string) bool { return !subject.ValidLiteral(f) })
+		wild := slices.ContainsFunc(filters, func(f string) bool { return !subject.ValidLiteral(f) })
+		return len(filters) > 0 && len(filters) <= fewKeys && !wild
 	}
 	return false
 }
