@@ -191,6 +191,16 @@ func TestQuietRouteTakesLocalResponder(t *testing.T) {
 	}
 }
 
+// known waits until near knows what has been subscribed to so far elsewhere.
+func (c *cabled) known(t *testing.T, subscribers ...*conn) {
+	t.Helper()
+	for i, s := range subscribers {
+		last := fmt.Sprint("known.", i)
+		s.send("SUB " + last + " last\r\n")
+		interested(t, c.near, last, true)
+	}
+}
+
 // TestQuietRouteLosesNothing has a cable that is cut for a while, as if the far server were slow: what is
 // for it arrives later, all of it, in order, and other servers get theirs at once.
 func TestQuietRouteLosesNothing(t *testing.T) {
@@ -198,7 +208,7 @@ func TestQuietRouteLosesNothing(t *testing.T) {
 	c := newCabled(t)
 	far, other := subscriber(t, c.far, "news.>"), subscriber(t, c.other, "news.>")
 	client := dial(t, c.near.clients).hello(quiet)
-	interested(t, c.near, "news.1", true)
+	c.known(t, far, other)
 	var want strings.Builder
 	send := func(from, to int) {
 		var text strings.Builder
@@ -250,19 +260,11 @@ func TestQuietRouteNoResponders(t *testing.T) {
 func TestQuietRoutePassesQueuesOver(t *testing.T) {
 	t.Parallel()
 	c := newCabled(t)
-	dial(t, c.far.clients).hello(quiet).send("SUB work q 1\r\n")
-	interested(t, c.near, "work", true)
-	other := dial(t, c.other.clients).hello(quiet)
+	far, other := dial(t, c.far.clients).hello(quiet), dial(t, c.other.clients).hello(quiet)
+	far.send("SUB work q 1\r\n")
 	other.send("SUB work q 1\r\n")
-	other.sync()
+	c.known(t, far, other)
 	client := dial(t, c.near.clients).hello(quiet)
-	eventually(t, "both members", func() bool {
-		n := 0
-		for _, r := range c.near.Routez().Routes {
-			n += min(1, r.NumSubs)
-		}
-		return n == 2
-	})
 	c.quiet(t)
 	for range 50 {
 		client.send("PUB work inbox 0\r\n\r\n")
