@@ -76,20 +76,17 @@ func (r *route) tell(line []byte, when haste) {
 		return
 	}
 	o.appendLocked(line)
-	if when.batch == nil && !when.soon {
+	now := time.Now()
+	switch {
+	case when == (haste{}):
 		o.signalLocked()
-		return
-	}
-	if o.delayed {
-		return
-	}
-	if now := time.Now(); when.batch != nil && now.Sub(r.toldAt) >= interestDelay {
+	case when.batch != nil && now.Sub(r.toldAt) >= interestDelay:
 		r.toldAt = now
 		when.batch.addLocked(&r.conn)
-		return
+	case !o.delayed:
+		o.delayed = true
+		r.mesh.late.add(r)
 	}
-	o.delayed = true
-	r.mesh.late.add(r)
 }
 
 // late is the routes to which changes of interest stay behind. One timer is for all of them.

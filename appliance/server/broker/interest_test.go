@@ -88,8 +88,11 @@ func TestRouteTellsInterestInCompany(t *testing.T) {
 		<-time.After(interestDelay)
 		want("1s a ", "1.01s b c d ", "1.012s e x ", "2.022s f ")
 		<-time.After(interestDelay)
-		tell("g ", false)
-		want("1s a ", "1.01s b c d ", "1.012s e x ", "2.022s f ", "2.032s g ")
+		tell("g ", true)
+		tell("h ", false) // does not wait for what waits
+		want("1s a ", "1.01s b c d ", "1.012s e x ", "2.022s f ", "2.032s g h ")
+		<-time.After(interestDelay)
+		want("1s a ", "1.01s b c d ", "1.012s e x ", "2.022s f ", "2.032s g h ")
 		if n := r.mesh.late.n.Load(); n != 0 {
 			t.Errorf("%d routes wait", n)
 		}
