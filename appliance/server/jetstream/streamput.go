@@ -52,7 +52,24 @@ func (a *account) place(cfg *api.StreamConfig) ([]uint64, *api.Error) {
 			p.Keep = append(p.Keep, m.Node)
 		}
 	}
+	e.awaitNodes()
 	return meta.Place(e.candidates(), p)
+}
+
+// awaitNodes waits until the registry has a node. In a cluster that has just begun the first one is about to enter itself.
+func (e *Engine) awaitNodes() {
+	late, look := time.NewTimer(electionWait), time.NewTicker(lookHeld)
+	defer late.Stop()
+	defer look.Stop()
+	for len(e.catalog.nodes()) == 0 {
+		select {
+		case <-look.C:
+		case <-late.C:
+			return
+		case <-e.ctx.Done():
+			return
+		}
+	}
 }
 
 // deleteStream has the catalogue delete a stream, and waits a little until its leader takes no more.
