@@ -15,22 +15,32 @@ import (
 )
 
 func (r *request) consumerCreate() (any, *api.Error) {
-	var c api.CreateConsumerRequest
-	if err := r.decodeCreate(&c); err != nil {
+	c, err := r.decodeCreate()
+	if err != nil {
 		return nil, err
 	}
 	s, err := r.current()
 	if err != nil {
 		return nil, err
 	}
-	return r.createConsumer(s, &c)
+	s.creating.Lock()
+	return r.createConsumer(s, c)
 }
 
-func (r *request) decodeCreate(c *api.CreateConsumerRequest) *api.Error {
-	if err := api.Decode(r.body, c); err != nil {
-		return err
+// decodeCreate returns what is to be created. It decodes the request once.
+func (r *request) decodeCreate() (*api.CreateConsumerRequest, *api.Error) {
+	if r.create != nil {
+		return r.create, nil
 	}
-	return c.Bind(&r.Call)
+	var c api.CreateConsumerRequest
+	if err := api.Decode(r.body, &c); err != nil {
+		return nil, err
+	}
+	if err := c.Bind(&r.Call); err != nil {
+		return nil, err
+	}
+	r.create = &c
+	return r.create, nil
 }
 
 // shown gives info the metadata that single answers carry.
@@ -47,16 +57,10 @@ func (r *request) created(info *api.ConsumerInfo) api.ConsumerCreateResponse {
 }
 
 // createConsumer creates or, where the action allows it, updates a consumer. The leader of a durable one
-// answers.
+// answers. It is called with s.creating, which it unlocks: one create at a time, so that what is checked still holds
+// when the consumer starts. Of a durable one it does when the catalogue has it: nobody waits until another one's
+// leader answers.
 func (r *request) createConsumer(s *Stream, c *api.CreateConsumerRequest) (any, *api.Error) {
-	s.creating.Lock()
-	return r.createAlone(s, c)
-}
-
-// createAlone is createConsumer with s.creating, which it unlocks: one create at a time, so that what is checked
-// still holds when the consumer starts. Of a durable one it does when the catalogue has it: nobody waits until
-// another one's leader answers.
-func (r *request) createAlone(s *Stream, c *api.CreateConsumerRequest) (any, *api.Error) {
 	decided := sync.OnceFunc(s.creating.Unlock)
 	defer decided()
 	s.mu.RLock()

@@ -22,8 +22,8 @@ func (r *request) serveInPlace() bool {
 	if r.Verb != api.VerbConsumerCreate || !r.levelServed() {
 		return false
 	}
-	var c api.CreateConsumerRequest
-	if r.decodeCreate(&c) != nil || c.Config.IsDurable() || c.Action == api.ActionUpdate {
+	c, err := r.decodeCreate()
+	if err != nil || c.Config.IsDurable() || c.Action == api.ActionUpdate {
 		return false
 	}
 	s, err := r.stream()
@@ -34,7 +34,7 @@ func (r *request) serveInPlace() bool {
 		s.creating.Unlock()
 		return false
 	}
-	r.finish(r.createAlone(s, &c))
+	r.finish(r.createConsumer(s, c))
 	return true
 }
 

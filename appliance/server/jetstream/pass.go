@@ -32,14 +32,8 @@ func (a *account) surely(call *api.Call) bool {
 	if group == nil || !s.leads() {
 		return false
 	}
-	held := make(chan error, 1)
-	group.LeaseRead(func(err error) { held <- err })
-	select {
-	case err := <-held:
-		return err == nil
-	default:
-		return false
-	}
+	waits, err := askLease(group)
+	return waits == nil && err == nil
 }
 
 // pass sends a request about a stream to its leader, and reports whether there is one.

@@ -29,12 +29,9 @@ var errReadWait = fmt.Errorf("no quorum has confirmed the leader within %v", rea
 // leaseRead waits until the machine of a group that is led here has everything that was committed before the call.
 // It mostly has.
 func leaseRead(group Group) error {
-	done := make(chan error, 1)
-	group.LeaseRead(func(err error) { done <- err })
-	select {
-	case err := <-done:
+	done, err := askLease(group)
+	if done == nil {
 		return err
-	default:
 	}
 	late := time.NewTimer(readWait)
 	defer late.Stop()
@@ -43,6 +40,19 @@ func leaseRead(group Group) error {
 		return err
 	case <-late.C:
 		return errReadWait
+	}
+}
+
+// askLease is leaseRead for those who do not wait: while the lease is valid the answer is there at once, and done is nil.
+// Otherwise done gets it.
+func askLease(group Group) (done <-chan error, err error) {
+	answer := make(chan error, 1)
+	group.LeaseRead(func(err error) { answer <- err })
+	select {
+	case err := <-answer:
+		return nil, err
+	default:
+		return answer, nil
 	}
 }
 

@@ -17,6 +17,7 @@ type request struct {
 	reply        string            // subject of the answer
 	answer       func(body []byte) // takes the answer of a request without reply
 	header, body []byte
+	create       *api.CreateConsumerRequest // decoded from body; nil: not yet
 }
 
 // publisher is what an answer is sent with.
@@ -31,7 +32,7 @@ func (a *account) request(m Msg) (settled bool) {
 	if v == (verdict{}) {
 		return m.Own && a.pass(&call, m)
 	}
-	settled = v.mine && a.surely(&call)
+	settled = m.Own && v.mine && a.surely(&call)
 	a.take(call, v, m, settled && m.Last)
 	return settled
 }
